@@ -1,0 +1,67 @@
+// The paged KV cache of the CPU backend: pages of 64 tokens, shared by all sequences of a model.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "core/buffer.h"
+#include "model/config.h"
+#include "ops/attention.h"
+
+namespace seer {
+
+/// Owner of pages. A page holds 64 tokens of ALL layers; layers lie one after another inside it. Pages are
+/// allocated in slabs as they are needed and reused after release.
+class KvPool {
+ public:
+  /// dtype kF32 or kBF16.
+  KvPool(const ModelConfig& config, DType dtype);
+
+  std::int32_t allocate();  ///< a zeroed page
+  void release(std::int32_t page);
+  DType dtype() const { return dtype_; }
+  std::int64_t page_bytes() const { return page_bytes_; }
+  std::int64_t bytes_reserved() const { return static_cast<std::int64_t>(num_pages_) * page_bytes_; }
+
+  /// One layer's view for a sequence with this page table and length.
+  PagedKv view(int layer, const std::int32_t* page_table, std::int64_t length) const;
+
+ private:
+  ModelConfig config_;
+  DType dtype_;
+  std::int64_t layer_bytes_ = 0;
+  std::int64_t page_bytes_ = 0;
+  std::byte* base_ = nullptr;  // one address range reserved up front; pages are touched as they are used
+  std::int64_t capacity_pages_ = 0;
+  std::int32_t num_pages_ = 0;
+  std::vector<std::int32_t> free_;
+  std::shared_ptr<void> mapping_;
+};
+
+/// One sequence's tokens in a pool; releases its pages when destroyed. Move-only.
+class Sequence {
+ public:
+  explicit Sequence(std::shared_ptr<KvPool> pool) : pool_(std::move(pool)) {}
+  ~Sequence() { clear(); }
+  Sequence(Sequence&& other) noexcept
+      : pool_(std::move(other.pool_)), pages_(std::move(other.pages_)), length_(other.length_) {
+    other.pages_.clear();
+    other.length_ = 0;
+  }
+  Sequence& operator=(Sequence&&) = delete;
+  Sequence(const Sequence&) = delete;
+
+  std::int64_t length() const { return length_; }
+  void extend(std::int64_t tokens);    ///< makes room; length grows by `tokens`
+  void truncate(std::int64_t length);  ///< drops tokens from the end
+  void clear() { truncate(0); }
+  PagedKv layer(int layer) const { return pool_->view(layer, pages_.data(), length_); }
+
+ private:
+  std::shared_ptr<KvPool> pool_;
+  std::vector<std::int32_t> pages_;
+  std::int64_t length_ = 0;
+};
+
+}  // namespace seer
