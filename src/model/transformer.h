@@ -108,6 +108,13 @@ class Transformer {
 
  private:
   struct Scratch;
+  RopeTable rope_for(std::int64_t length) const;
+  void project_qkv(const LayerWeights& layer, std::int64_t tokens);
+  void finish_layer(const LayerWeights& layer, std::int64_t tokens);
+  void compute_logits(std::int64_t first, std::int64_t rows, float* logits);
+  void prefill_chunk(Sequence& sequence, const PrefillRequest& request, const RopeTable& rope,
+                     std::int64_t first, std::int64_t tokens, PrefillStats& stats);
+
   std::shared_ptr<const ModelWeights> weights_;
   ModelConfig config_;
   Context context_;

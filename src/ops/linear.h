@@ -27,7 +27,7 @@ struct LinearParams {
   float* y = nullptr;
   std::int64_t y_stride = 0;
   std::int64_t m = 0;
-  MatrixView w;
+  MatrixView w{};
   const float* bias = nullptr;
   bool add_to_y = false;
   bool allow_bf16 = false;
