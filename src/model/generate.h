@@ -1,0 +1,105 @@
+// Text generation: sampling from logits, stop rules, streaming, batches of prompts.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "io/tokenizer.h"
+#include "model/selector.h"
+#include "model/transformer.h"
+
+namespace seer {
+
+/// How a token is drawn. Applied in the order of Hugging Face's generate(): repetition penalty, temperature,
+/// top-k, top-p, min-p.
+struct SamplingOptions {
+  float temperature = 0;         // 0: the largest logit (the first of equals)
+  std::int64_t top_k = 0;        // keep the k most likely tokens; 0: all
+  float top_p = 1;               // keep the fewest most likely tokens whose probabilities reach top_p
+  float min_p = 0;               // drop tokens less likely than min_p times the most likely one
+  float repetition_penalty = 1;  // divides positive and multiplies negative logits of tokens seen before
+  std::uint64_t seed = 0;
+};
+
+/// Throws Error naming the option (as the program's flag) that is out of its range.
+void validate(const SamplingOptions& options);
+
+/// Draws tokens for one sequence; the same seed, stream and logits give the same tokens on any machine.
+class Sampler {
+ public:
+  /// `stream` tells the prompts of a batch apart.
+  Sampler(const SamplingOptions& options, std::uint64_t stream);
+
+  /// `logits` [vocab] is changed in place; `seen` are the ids that the repetition penalty looks at. Throws
+  /// Error when a logit is NaN.
+  std::int32_t sample(std::span<float> logits, std::span<const std::int32_t> seen);
+
+ private:
+  struct Candidate {
+    float value;  // logit, then probability
+    std::int32_t id;
+  };
+  double next_uniform();
+
+  SamplingOptions options_;
+  std::uint64_t state_;
+  std::vector<Candidate> candidates_;
+};
+
+/// Finds stop strings in text that arrives in pieces, and holds back what may still become one.
+class StopScanner {
+ public:
+  explicit StopScanner(std::vector<std::string> stops);
+  /// Text that is certainly before any stop string. After a stop was found: nothing.
+  std::string push(std::string_view piece);
+  /// What was held back, when the text ends without a stop string.
+  std::string finish();
+  bool found() const { return found_; }
+
+ private:
+  std::vector<std::string> stops_;
+  std::string pending_;
+  bool found_ = false;
+};
+
+enum class FinishReason { kEos, kStop, kLength };
+std::string_view name_of(FinishReason reason);  ///< "eos", "stop", "length"
+
+struct GenerateOptions {
+  SamplingOptions sampling;
+  std::int64_t max_new_tokens = 256;
+  std::vector<std::string> stop;  // the text ends before the first of these
+  bool ignore_eos = false;
+};
+
+struct Generation {
+  std::vector<std::int32_t> tokens;  // without the end-of-sequence token
+  std::string text;                  // special tokens skipped, cut before a stop string
+  FinishReason reason = FinishReason::kLength;
+  PrefillStats prefill;
+};
+
+struct GenerateResult {
+  std::vector<Generation> generations;  // one for each prompt
+  double prefill_seconds = 0;
+  double decode_seconds = 0;
+  std::int64_t decode_steps = 0;   // forward passes
+  std::int64_t decode_tokens = 0;  // tokens of all sequences in them
+};
+
+/// Continues every prompt: prefill one by one with `selector` (nullptr: dense), then decoding all together,
+/// dense, until each meets its end. `on_text(prompt, piece)` streams whole UTF-8 characters as they become
+/// certain; `on_prefill(prompt, tokens_done)` reports progress. Throws Error when a prompt is empty or fills
+/// the context.
+GenerateResult generate(Transformer& model, const Tokenizer& tokenizer,
+                        std::span<const std::vector<std::int32_t>> prompts, const GenerateOptions& options,
+                        Selector* selector,
+                        const std::function<void(std::size_t, std::string_view)>& on_text = {},
+                        const std::function<void(std::size_t, std::int64_t)>& on_prefill = {});
+
+}  // namespace seer
