@@ -82,6 +82,9 @@ struct SaveGateOptions {
 void save_gate(const std::string& folder, const Gate& gate, const ModelConfig& model,
                const std::string& model_folder, const SaveGateOptions& options);
 
+/// Writes FOLDER/calibration.json atomically.
+void save_calibration(const std::string& folder, const Calibration& calibration);
+
 /// Tensors' names: model.layers.{i}.self_attn.attn_gate.mask_linear_{k,q}.weight
 std::string gate_tensor_name(int layer, char which);
 

@@ -1,0 +1,129 @@
+#include "model/selector.h"
+
+#include <array>
+
+#include "core/check.h"
+#include "model/selector_impl.h"
+
+namespace seer {
+namespace {
+
+using Rule = SparsityOptions::Rule;
+
+constexpr std::array<std::pair<SelectorKind, std::string_view>, 5> kKinds{
+    {{SelectorKind::kDense, "dense"},
+     {SelectorKind::kGate, "gate"},
+     {SelectorKind::kOracle, "oracle"},
+     {SelectorKind::kLocal, "local"},
+     {SelectorKind::kRandom, "random"}}};
+constexpr std::array<std::pair<Rule, std::string_view>, 4> kRules{{{Rule::kAdaptive, "adaptive"},
+                                                                   {Rule::kNzRatio, "nz_ratio"},
+                                                                   {Rule::kThreshold, "threshold"},
+                                                                   {Rule::kTopP, "top_p"}}};
+
+template <class Table>
+auto parse_name(const Table& table, std::string_view name, std::string_view what) {
+  std::string names;
+  for (const auto& [value, known] : table) {
+    if (known == name) return value;
+    names += (names.empty() ? "" : ", ") + std::string(known);
+  }
+  fail("{}: expected one of {}, found \"{}\"", what, names, name);
+}
+
+template <class Table, class Value>
+std::string_view find_name(const Table& table, Value value) {
+  for (const auto& [known, name] : table)
+    if (known == value) return name;
+  return "";
+}
+
+class DenseSelector final : public Selector {
+ public:
+  void begin(std::int64_t) override {}
+  bool select(const Context&, const SelectInput&, BlockMask&) override { return false; }
+};
+
+/// Sink + local and random: their blocks do not depend on what the tokens are.
+class BaselineSelector final : public Selector {
+ public:
+  BaselineSelector(SelectorKind kind, const SparsityOptions& options, std::uint64_t seed)
+      : kind_(kind), options_(options), seed_(seed) {
+    SEER_CHECK(options.rule == Rule::kAdaptive || options.rule == Rule::kNzRatio,
+               "selector {}: expected a density or an nz_ratio, found the rule {}", name_of(kind),
+               name_of(options.rule));
+    options_.rule = Rule::kNzRatio;
+  }
+
+  void begin(std::int64_t total_tokens) override { params_ = resolve(options_, total_tokens, nullptr); }
+
+  bool select(const Context&, const SelectInput& input, BlockMask& mask) override {
+    if (params_.rule == SelectRule::kDense) return false;
+    if (kind_ == SelectorKind::kLocal)
+      select_sink_local(params_, mask);
+    else
+      select_random(params_, seed_, input.layer, mask);
+    return true;
+  }
+
+ private:
+  SelectorKind kind_;
+  SparsityOptions options_;
+  std::uint64_t seed_;
+  SelectParams params_;
+};
+
+}  // namespace
+
+SelectorKind parse_selector_kind(std::string_view name) { return parse_name(kKinds, name, "selector"); }
+std::string_view name_of(SelectorKind kind) { return find_name(kKinds, kind); }
+SparsityOptions::Rule parse_rule(std::string_view name) { return parse_name(kRules, name, "rule"); }
+std::string_view name_of(SparsityOptions::Rule rule) { return find_name(kRules, rule); }
+
+SelectParams resolve(const SparsityOptions& options, std::int64_t total_tokens, const Gate* gate) {
+  SelectParams params{.value = options.value,
+                      .last_block_dense = options.last_block_dense,
+                      .total_blocks = blocks_for(total_tokens)};
+  switch (options.rule) {
+    case Rule::kAdaptive:
+      if (options.value >= 1) return params;
+      SEER_CHECK(
+          gate != nullptr && gate->calibration.has_value(),
+          "the gate folder has no calibration.json, which a density needs; run `seer calibrate`, or ask for "
+          "a threshold, a top-p mass or an nz_ratio");
+      params.rule = gate->calibration->rule;
+      params.value = gate->calibration->threshold_for(options.value, total_tokens);
+      return params;
+    case Rule::kNzRatio:
+      params.rule = options.value >= 1 ? SelectRule::kDense : SelectRule::kNzRatio;
+      return params;
+    case Rule::kThreshold:
+      params.rule = SelectRule::kThreshold;
+      return params;
+    case Rule::kTopP:
+      params.rule = SelectRule::kTopP;
+      return params;
+  }
+  fail("selector: unknown rule {}", static_cast<int>(options.rule));
+}
+
+std::unique_ptr<Selector> make_selector(SelectorKind kind, const SparsityOptions& options,
+                                        const ModelConfig& model, const Gate* gate, std::uint64_t seed) {
+  SEER_CHECK(options.value >= 0 && (options.value <= 1 || options.rule == Rule::kThreshold),
+             "{}: expected a value between 0 and 1, found {}", name_of(options.rule), options.value);
+  switch (kind) {
+    case SelectorKind::kDense:
+      return std::make_unique<DenseSelector>();
+    case SelectorKind::kGate:
+      SEER_CHECK(gate != nullptr, "selector gate: expected a gate folder (--gate), found none");
+      return make_gate_selector(options, model, *gate);
+    case SelectorKind::kOracle:
+      return make_oracle_selector(options, model);
+    case SelectorKind::kLocal:
+    case SelectorKind::kRandom:
+      return std::make_unique<BaselineSelector>(kind, options, seed);
+  }
+  fail("selector: unknown kind {}", static_cast<int>(kind));
+}
+
+}  // namespace seer

@@ -1,0 +1,137 @@
+#include "ops/select.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <functional>
+#include <vector>
+
+#include "core/check.h"
+
+namespace seer {
+namespace {
+
+/// A block of a row as one integer: larger score first, the later column of equal scores first. A total order
+/// whatever the scores hold.
+std::uint64_t ordered(float score, std::int64_t block) {
+  const auto bits = std::bit_cast<std::uint32_t>(score + 0.0f);  // -0 becomes +0
+  const std::uint32_t rising = (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
+  return std::uint64_t{rising} << 32 | static_cast<std::uint64_t>(block);
+}
+
+std::int64_t block_of(std::uint64_t key) { return static_cast<std::int64_t>(key & 0xffffffffu); }
+
+bool is_dense_row(const SelectParams& params, std::int64_t block_row) {
+  return params.rule == SelectRule::kDense ||
+         (params.last_block_dense && block_row >= params.total_blocks - 2);
+}
+
+void keep_top(std::vector<std::uint64_t>& keys, std::int64_t k, BlockMask& mask, int head, std::int64_t row) {
+  std::nth_element(keys.begin(), keys.begin() + (k - 1), keys.end(), std::greater<>());
+  for (std::int64_t i = 0; i < k; ++i) mask.set(head, row, block_of(keys[static_cast<std::size_t>(i)]));
+}
+
+/// The fewest best blocks whose mass reaches `mass`.
+void keep_mass(std::vector<std::uint64_t>& keys, const float* scores, double mass, BlockMask& mask, int head,
+               std::int64_t row) {
+  std::sort(keys.begin(), keys.end(), std::greater<>());
+  double sum = 0;
+  for (const std::uint64_t key : keys) {
+    if (sum >= mass) break;
+    mask.set(head, row, block_of(key));
+    sum += scores[block_of(key)];
+  }
+}
+
+std::uint64_t mix(std::uint64_t x) {
+  x += 0x9e3779b97f4a7c15u;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+  return x ^ (x >> 31);
+}
+
+/// k of baselines: the nz_ratio rule's, or everything.
+std::int64_t baseline_k(const SelectParams& params) {
+  SEER_CHECK(params.rule == SelectRule::kNzRatio || params.rule == SelectRule::kDense,
+             "baseline selectors take a share of blocks (nz_ratio), not a threshold or a mass");
+  return params.rule == SelectRule::kDense ? params.total_blocks
+                                           : top_k_for_nz_ratio(params.value, params.total_blocks);
+}
+
+}  // namespace
+
+std::int64_t top_k_for_nz_ratio(double nz_ratio, std::int64_t num_blocks) {
+  const double ratio = 1.0 - std::sqrt(1.0 - nz_ratio);
+  return std::max<std::int64_t>(1, static_cast<std::int64_t>(ratio * static_cast<double>(num_blocks)));
+}
+
+void select_blocks(const Context& context, const float* scores, std::int64_t stride,
+                   const SelectParams& params, BlockMask& mask) {
+  const std::int64_t rows = mask.num_rows(), first_row = mask.first_row();
+  SEER_CHECK(stride >= first_row + rows, "select_blocks: expected a row stride of at least {}, found {}",
+             first_row + rows, stride);
+  const std::int64_t k =
+      params.rule == SelectRule::kNzRatio ? top_k_for_nz_ratio(params.value, params.total_blocks) : 0;
+  std::vector<std::vector<std::uint64_t>> scratch(static_cast<std::size_t>(context.num_threads()));
+  context.parallel_for(mask.num_heads() * rows, [&](std::int64_t item, int thread) {
+    const int head = static_cast<int>(item / rows);
+    const std::int64_t row = item % rows, causal = first_row + row + 1;
+    const float* s = scores + item * stride;
+    if (is_dense_row(params, first_row + row) || (params.rule == SelectRule::kNzRatio && k >= causal)) {
+      mask.set_range(head, row, 0, causal);
+      return;
+    }
+    if (params.rule == SelectRule::kThreshold) {
+      for (std::int64_t j = 0; j < causal; ++j)
+        if (s[j] > params.value) mask.set(head, row, j);
+    } else {
+      auto& keys = scratch[static_cast<std::size_t>(thread)];
+      keys.resize(static_cast<std::size_t>(causal));
+      for (std::int64_t j = 0; j < causal; ++j) keys[static_cast<std::size_t>(j)] = ordered(s[j], j);
+      if (params.rule == SelectRule::kNzRatio)
+        keep_top(keys, k, mask, head, row);
+      else
+        keep_mass(keys, s, params.value, mask, head, row);
+    }
+    if (mask.count(head, row) == 0) mask.set(head, row, causal - 1);
+  });
+}
+
+void select_sink_local(const SelectParams& params, BlockMask& mask) {
+  const std::int64_t k = baseline_k(params);
+  for (int head = 0; head < mask.num_heads(); ++head) {
+    for (std::int64_t row = 0; row < mask.num_rows(); ++row) {
+      const std::int64_t causal = mask.first_row() + row + 1;
+      const std::int64_t band = is_dense_row(params, causal - 1) ? causal : std::max<std::int64_t>(1, k - 1);
+      mask.set(head, row, 0);
+      mask.set_range(head, row, std::max<std::int64_t>(0, causal - band), causal);
+    }
+  }
+}
+
+void select_random(const SelectParams& params, std::uint64_t seed, int layer, BlockMask& mask) {
+  const std::int64_t k = baseline_k(params);
+  std::vector<std::uint64_t> keys;
+  for (int head = 0; head < mask.num_heads(); ++head) {
+    const std::uint64_t stream =
+        mix(mix(mix(seed) ^ static_cast<std::uint64_t>(layer)) ^ static_cast<std::uint64_t>(head));
+    for (std::int64_t row = 0; row < mask.num_rows(); ++row) {
+      const std::int64_t diagonal = mask.first_row() + row;
+      if (k > diagonal || is_dense_row(params, diagonal)) {
+        mask.set_range(head, row, 0, diagonal + 1);
+        continue;
+      }
+      mask.set(head, row, diagonal);
+      if (k == 1) continue;
+      keys.clear();
+      const std::uint64_t row_stream = mix(stream ^ static_cast<std::uint64_t>(diagonal));
+      for (std::int64_t j = 0; j < diagonal; ++j) {
+        const std::uint64_t random = mix(row_stream ^ static_cast<std::uint64_t>(j));
+        keys.push_back((random & 0xffffffff00000000u) | static_cast<std::uint64_t>(j));
+      }
+      keep_top(keys, k - 1, mask, head, row);
+    }
+  }
+}
+
+}  // namespace seer
