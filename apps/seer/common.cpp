@@ -1,0 +1,197 @@
+#include "common.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+
+#include "core/check.h"
+
+namespace fs = std::filesystem;
+using namespace seer;
+
+namespace {
+
+constexpr const char* kEmbeddedModel = "pico-llama-19m";
+constexpr const char* kEmbeddedGates = "pico-llama-19m-gates";
+
+/// Where the embedded models lie: $SEER_MODELS, an installation's share folder, or the source tree.
+fs::path models_folder() {
+  if (const char* named = std::getenv("SEER_MODELS"); named != nullptr && *named != '\0') return named;
+  std::error_code ignored;
+  const fs::path program = fs::read_symlink("/proc/self/exe", ignored);
+  const fs::path installed = program.parent_path().parent_path() / "share" / "seer" / "models";
+  return fs::is_directory(installed, ignored) ? installed : fs::path(SEER_SOURCE_MODELS);
+}
+
+bool is_embedded(const std::string& folder) {
+  std::error_code error;
+  return fs::equivalent(folder, models_folder() / kEmbeddedModel, error);
+}
+
+}  // namespace
+
+void add_model_argument(CLI::App& command, ModelFlags& flags) {
+  command.add_option("MODEL", flags.model,
+                     "Hugging Face model folder (default: the embedded pico-llama-19m)");
+}
+
+void add_execution_flags(CLI::App& command, ModelFlags& flags) {
+  command.add_option("--device", flags.device, "cpu or cuda")->capture_default_str();
+  command
+      .add_option("--dtype", flags.dtype,
+                  "float32, bfloat16 (KV cache, and products where the CPU has them) or auto (bfloat16)")
+      ->capture_default_str();
+  command.add_option("--threads", flags.threads, "threads (default: one per core)")
+      ->check(CLI::Range(1, 1024));
+}
+
+void add_context_flag(CLI::App& command, ModelFlags& flags) {
+  command
+      .add_option("--max-context", flags.max_context,
+                  "longest sequence in tokens (default: the model's max_position_embeddings)")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 30));
+}
+
+void add_gate_flag(CLI::App& command, ModelFlags& flags) {
+  command.add_option("--gate", flags.gate,
+                     "gate folder (default: the embedded gates where the model is the embedded one)");
+}
+
+void add_seed_flag(CLI::App& command, std::uint64_t& seed) {
+  command.add_option("--seed", seed, "seed of everything random")->capture_default_str();
+}
+
+std::string model_folder(const ModelFlags& flags) {
+  const std::string folder = flags.model.empty() ? (models_folder() / kEmbeddedModel).string() : flags.model;
+  SEER_CHECK(fs::exists(folder), "MODEL: no such folder: {}", folder);
+  SEER_CHECK(fs::is_directory(folder), "MODEL: expected a Hugging Face model folder, found a file: {}",
+             folder);
+  return folder;
+}
+
+std::string gate_folder(const ModelFlags& flags) {
+  if (!flags.gate.empty()) {
+    SEER_CHECK(fs::is_directory(flags.gate), "--gate: no such folder: {}", flags.gate);
+    return flags.gate;
+  }
+  const fs::path embedded = models_folder() / kEmbeddedGates;
+  return is_embedded(model_folder(flags)) && fs::is_directory(embedded) ? embedded.string() : std::string();
+}
+
+Gate load_gate(const ModelFlags& flags, const ModelConfig& config) {
+  const std::string folder = gate_folder(flags);
+  SEER_CHECK(!folder.empty(),
+             "--gate: {} has no gates of its own; name a gate folder, or train one with "
+             "seer distill",
+             model_folder(flags));
+  return seer::load_gate(folder, config);
+}
+
+Context make_context(const ModelFlags& flags) {
+  SEER_CHECK(flags.device == "cpu" || flags.device == "cuda", "--device: expected cpu or cuda, found \"{}\"",
+             flags.device);
+  SEER_CHECK(flags.device == "cpu", "--device cuda: this build has no CUDA backend; use --device cpu");
+  return Context(flags.threads);
+}
+
+TransformerOptions transformer_options(const ModelFlags& flags) {
+  SEER_CHECK(flags.dtype == "float32" || flags.dtype == "bfloat16" || flags.dtype == "auto",
+             "--dtype: expected float32, bfloat16 or auto, found \"{}\"", flags.dtype);
+  TransformerOptions options;
+  options.allow_bf16 = flags.dtype != "float32";
+  options.kv_dtype = options.allow_bf16 ? DType::kBF16 : DType::kF32;
+  options.max_context = flags.max_context;
+  return options;
+}
+
+std::string_view dtype_name(const TransformerOptions& options) {
+  return options.allow_bf16 ? "bfloat16" : "float32";
+}
+
+LoadedModel load_model(const ModelFlags& flags) {
+  const Context context = make_context(flags);
+  const TransformerOptions options = transformer_options(flags);
+  LoadedModel model{.folder = model_folder(flags)};
+  model.config = load_model_config(model.folder);
+  auto weights = std::make_shared<const ModelWeights>(ModelWeights::load(model.folder, model.config));
+  model.transformer = std::make_unique<Transformer>(std::move(weights), model.config, context, options);
+  return model;
+}
+
+void add_sparsity_flags(CLI::App& command, SparsityFlags& flags, const std::string& top_p_flag) {
+  command.add_option(
+      "--selector", flags.selector,
+      "gate, oracle, local, random or dense (default: gate where an amount is given, else dense)");
+  CLI::Option_group& amount = *command.add_option_group("amount", "How much attention is computed; one of");
+  amount.add_option("--density", flags.density, "share of the causal blocks, by the gate's calibration");
+  amount.add_option("--threshold", flags.threshold, "blocks whose predicted share of a row exceeds this");
+  amount.add_option(top_p_flag, flags.top_p, "fewest blocks whose predicted shares of a row reach this");
+  amount.add_option("--nz-ratio", flags.nz_ratio, "top-k per row, as the reference implementation counts");
+  amount.add_option("--token-budget", flags.token_budget, "tokens per decoded token (needs a decode gate)");
+  amount.require_option(0, 1);
+  command.add_flag("--last-block-dense", flags.last_block_dense, "the last two block rows attend densely");
+}
+
+ChosenSelector choose_selector(const SparsityFlags& flags, const ModelFlags& model_flags,
+                               const ModelConfig& config, std::uint64_t seed) {
+  using Rule = SparsityOptions::Rule;
+  SEER_CHECK(!flags.token_budget,
+             "--token-budget: needs a decode gate, which this version does not have; use --density, "
+             "--threshold, --nz-ratio or a top-p mass");
+  ChosenSelector chosen;
+  chosen.sparsity.last_block_dense = flags.last_block_dense;
+  bool amount_given = false;
+  const auto take = [&](const std::optional<double>& value, Rule rule, const char* flag, bool zero_allowed) {
+    if (!value) return;
+    SEER_CHECK((*value > 0 || (zero_allowed && *value == 0)) && *value <= 1,
+               "{}: expected {} 0 and at most 1, found {}", flag, zero_allowed ? "at least" : "more than",
+               *value);
+    chosen.sparsity.rule = rule;
+    chosen.sparsity.value = *value;
+    amount_given = true;
+  };
+  take(flags.density, Rule::kAdaptive, "--density", false);
+  take(flags.threshold, Rule::kThreshold, "--threshold", true);
+  take(flags.top_p, Rule::kTopP, "top-p mass", false);
+  take(flags.nz_ratio, Rule::kNzRatio, "--nz-ratio", false);
+
+  if (flags.selector.empty()) {
+    chosen.kind = amount_given ? SelectorKind::kGate : SelectorKind::kDense;
+  } else {
+    chosen.kind = parse_selector_kind(flags.selector);
+  }
+  if (chosen.kind == SelectorKind::kDense) {
+    SEER_CHECK(!amount_given, "--selector dense: computes every block; leave out the amount");
+    return chosen;
+  }
+  SEER_CHECK(amount_given,
+             "--selector {}: expected an amount (--density, --threshold, --nz-ratio or a top-p "
+             "mass)",
+             flags.selector);
+  if (chosen.kind == SelectorKind::kGate) {
+    chosen.gate = std::make_unique<Gate>(load_gate(model_flags, config));
+    chosen.gate_folder = gate_folder(model_flags);
+  }
+  chosen.selector = make_selector(chosen.kind, chosen.sparsity, config, chosen.gate.get(), seed);
+  return chosen;
+}
+
+std::string command_line() {
+  std::ifstream file("/proc/self/cmdline", std::ios::binary);
+  std::string text{std::istreambuf_iterator<char>(file), {}};
+  if (!text.empty() && text.back() == '\0') text.pop_back();
+  std::string line;
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const std::size_t end = std::min(text.find('\0', begin), text.size());
+    std::string word = text.substr(begin, end - begin);
+    if (begin == 0) word = fs::path(word).filename().string();
+    const bool plain = !word.empty() && word.find_first_of(" \t\n\"'\\$&;|<>()*?`#") == std::string::npos;
+    line += (begin == 0 ? "" : " ") + (plain ? word : "'" + word + "'");
+    begin = end + 1;
+  }
+  return line;
+}

@@ -1,0 +1,77 @@
+// Flags that several subcommands share, and what they resolve to.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/context.h"
+#include "io/tokenizer.h"
+#include "model/selector.h"
+#include "model/transformer.h"
+
+namespace CLI {
+class App;
+}
+
+/// MODEL, --device, --dtype, --threads, --max-context.
+struct ModelFlags {
+  std::string model;  // empty: the embedded model
+  std::string gate;   // empty: the embedded model's gates, if that is the model
+  std::string device = "cpu";
+  std::string dtype = "auto";
+  int threads = 0;
+  std::int64_t max_context = 0;
+};
+void add_model_argument(CLI::App& command, ModelFlags& flags);
+void add_execution_flags(CLI::App& command, ModelFlags& flags);  ///< --device, --dtype, --threads
+void add_context_flag(CLI::App& command, ModelFlags& flags);     ///< --max-context
+void add_gate_flag(CLI::App& command, ModelFlags& flags);        ///< --gate
+void add_seed_flag(CLI::App& command, std::uint64_t& seed);      ///< --seed
+
+/// The model folder: MODEL, or the embedded model. Throws Error when there is no such folder.
+std::string model_folder(const ModelFlags& flags);
+/// The gate folder: --gate, or the embedded gates for the embedded model where they exist, or an empty
+/// string.
+std::string gate_folder(const ModelFlags& flags);
+/// Loads gate_folder(); throws Error, saying how to name one, when there is none.
+seer::Gate load_gate(const ModelFlags& flags, const seer::ModelConfig& config);
+
+/// Refuses a device that this build lacks, and unknown dtypes.
+seer::Context make_context(const ModelFlags& flags);
+seer::TransformerOptions transformer_options(const ModelFlags& flags);
+std::string_view dtype_name(const seer::TransformerOptions& options);  ///< "float32" or "bfloat16"
+
+/// A model ready to run. `gate` is empty until wanted.
+struct LoadedModel {
+  std::string folder;
+  seer::ModelConfig config;
+  std::unique_ptr<seer::Transformer> transformer;
+};
+LoadedModel load_model(const ModelFlags& flags);
+
+/// --selector, and one of --density, --threshold, --top-p, --nz-ratio, --token-budget; --last-block-dense.
+struct SparsityFlags {
+  std::string selector;  // empty: gate when an amount is given, else dense
+  std::optional<double> density, threshold, top_p, nz_ratio;
+  std::optional<std::int64_t> token_budget;
+  bool last_block_dense = false;
+};
+/// `top_p_flag` is another name where --top-p means sampling.
+void add_sparsity_flags(CLI::App& command, SparsityFlags& flags, const std::string& top_p_flag = "--top-p");
+
+/// The selector that the flags ask for; `gate` is loaded where it needs one and must outlive it.
+struct ChosenSelector {
+  seer::SelectorKind kind = seer::SelectorKind::kDense;
+  seer::SparsityOptions sparsity;
+  std::unique_ptr<seer::Gate> gate;
+  std::unique_ptr<seer::Selector> selector;  // nullptr: dense
+  std::string gate_folder;
+};
+ChosenSelector choose_selector(const SparsityFlags& flags, const ModelFlags& model_flags,
+                               const seer::ModelConfig& config, std::uint64_t seed);
+
+/// The command line as it was typed, for records of results.
+std::string command_line();

@@ -1,0 +1,56 @@
+// The program: one file per subcommand. Errors of the user end in one line on standard error and exit code 2,
+// any other failure in exit code 1.
+#include <fmt/core.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <new>
+#include <string>
+
+#include "commands.h"
+#include "core/check.h"
+
+namespace {
+
+constexpr int kUserError = 2;
+constexpr int kFailure = 1;
+
+int report_error(std::string text, int exit_code) {
+  std::replace(text.begin(), text.end(), '\n', ' ');
+  std::fflush(stdout);
+  fmt::print(stderr, "seer: error: {}\n", text);
+  return exit_code;
+}
+
+/// A full disk or a closed pipe behind standard output must not look like success.
+int close_output() {
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
+    return report_error("standard output: cannot write", kFailure);
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{"seer: long-context language models with learned block-sparse attention", "seer"};
+  app.set_version_flag("--version", "seer " SEER_VERSION);
+  app.require_subcommand(1);
+  app.get_formatter()->column_width(34);
+  add_info(app);
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() != static_cast<int>(CLI::ExitCodes::Success))
+      return report_error(std::string(error.what()) + "; see seer --help", kUserError);
+    app.exit(error);  // --help and --version
+  } catch (const seer::Error& error) {
+    return report_error(error.what(), kUserError);
+  } catch (const std::bad_alloc&) {
+    return report_error("out of memory", kFailure);
+  } catch (const std::exception& error) {
+    return report_error(error.what(), kFailure);
+  }
+  return close_output();
+}
