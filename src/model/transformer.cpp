@@ -171,6 +171,7 @@ PrefillResult Transformer::prefill(Sequence& sequence, const PrefillRequest& req
     sequence.extend(tokens);
     prefill_chunk(sequence, request, rope, done, tokens, result.stats);
     if (request.on_logits) {
+      const auto logits_start = Clock::now();
       const std::int64_t step = std::max<std::int64_t>(kBlockSize, kLogitsElements / config_.vocab_size);
       scratch_->logits.reserve_discard(std::min(step, tokens) * config_.vocab_size);
       for (std::int64_t row = 0; row < tokens; row += step) {
@@ -178,6 +179,7 @@ PrefillResult Transformer::prefill(Sequence& sequence, const PrefillRequest& req
         compute_logits(row, rows, scratch_->logits.data());
         request.on_logits(done + row, rows, scratch_->logits.data());
       }
+      result.stats.logits_seconds += seconds_since(logits_start);
     }
     if (request.want_last_logits && done + tokens == total) {
       result.last_logits.resize(static_cast<std::size_t>(config_.vocab_size));

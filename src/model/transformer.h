@@ -45,6 +45,7 @@ struct PrefillStats {
   double seconds = 0;
   double select_seconds = 0;  // pooling, gate and selection
   double attention_seconds = 0;
+  double logits_seconds = 0;  // on_logits: computing them and the calls
   std::int64_t selected_blocks = 0;
   std::int64_t causal_blocks = 0;
   double density() const {
