@@ -6,3 +6,7 @@ class App;
 }
 
 void add_info(CLI::App& parent);
+void add_tokenize(CLI::App& parent);
+void add_detokenize(CLI::App& parent);
+void add_score(CLI::App& parent);
+void add_generate(CLI::App& parent);

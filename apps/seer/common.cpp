@@ -2,13 +2,15 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <array>
+#include <charconv>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <limits>
 
 #include "core/check.h"
+#include "io/tensor_file.h"
 
 namespace fs = std::filesystem;
 using namespace seer;
@@ -30,6 +32,14 @@ fs::path models_folder() {
 bool is_embedded(const std::string& folder) {
   std::error_code error;
   return fs::equivalent(folder, models_folder() / kEmbeddedModel, error);
+}
+
+/// What a message can show on one line: bytes outside printable ASCII become '?'.
+std::string printable(std::string_view text) {
+  std::string shown(text);
+  for (char& c : shown)
+    if (c < ' ' || c > '~') c = '?';
+  return shown;
 }
 
 }  // namespace
@@ -178,6 +188,44 @@ ChosenSelector choose_selector(const SparsityFlags& flags, const ModelFlags& mod
   }
   chosen.selector = make_selector(chosen.kind, chosen.sparsity, config, chosen.gate.get(), seed);
   return chosen;
+}
+
+std::vector<std::int32_t> parse_ids(std::string_view text, const std::string& label) {
+  constexpr std::string_view kSeparators = " \t\r\n,[]";
+  std::vector<std::int32_t> ids;
+  for (std::size_t begin = text.find_first_not_of(kSeparators); begin != std::string_view::npos;) {
+    const std::size_t end = std::min(text.find_first_of(kSeparators, begin), text.size());
+    const std::string_view word = text.substr(begin, end - begin);
+    std::int32_t id = -1;
+    const auto [stop, error] = std::from_chars(word.data(), word.data() + word.size(), id);
+    SEER_CHECK(error == std::errc() && stop == word.data() + word.size() && id >= 0,
+               "{}: expected token ids, found \"{}\"", label, printable(word.substr(0, 40)));
+    ids.push_back(id);
+    begin = text.find_first_not_of(kSeparators, end);
+  }
+  SEER_CHECK(!ids.empty(), "{}: expected token ids, found none", label);
+  return ids;
+}
+
+std::vector<std::int32_t> read_ids(const std::string& path) {
+  if (!path.ends_with(".safetensors")) return parse_ids(read_file(path), path);
+  const TensorStore store = TensorStore::open_safetensors(path);
+  const TensorView& tensor = store.get("input_ids");
+  std::vector<std::int32_t> ids;
+  if (tensor.dtype == DType::kI32) {
+    const auto values = tensor.as<std::int32_t>();
+    ids.assign(values.begin(), values.end());
+  } else {
+    SEER_CHECK(tensor.dtype == DType::kI64, "{}: tensor input_ids: expected I32 or I64, found {}", path,
+               name_of(tensor.dtype));
+    for (const std::int64_t id : tensor.as<std::int64_t>()) {
+      SEER_CHECK(id >= 0 && id <= std::numeric_limits<std::int32_t>::max(),
+                 "{}: tensor input_ids: expected token ids, found {}", path, id);
+      ids.push_back(static_cast<std::int32_t>(id));
+    }
+  }
+  SEER_CHECK(!ids.empty(), "{}: tensor input_ids: expected token ids, found none", path);
+  return ids;
 }
 
 std::string command_line() {

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/context.h"
@@ -72,6 +73,11 @@ struct ChosenSelector {
 };
 ChosenSelector choose_selector(const SparsityFlags& flags, const ModelFlags& model_flags,
                                const seer::ModelConfig& config, std::uint64_t seed);
+
+/// Integers separated by white space or commas. Throws Error naming `label` and the offending word.
+std::vector<std::int32_t> parse_ids(std::string_view text, const std::string& label);
+/// An ids file: text as above, or safetensors with a tensor `input_ids` (I32 or I64).
+std::vector<std::int32_t> read_ids(const std::string& path);
 
 /// The command line as it was typed, for records of results.
 std::string command_line();

@@ -38,6 +38,10 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.get_formatter()->column_width(34);
   add_info(app);
+  add_tokenize(app);
+  add_detokenize(app);
+  add_score(app);
+  add_generate(app);
 
   try {
     app.parse(argc, argv);
