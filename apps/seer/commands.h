@@ -10,3 +10,5 @@ void add_tokenize(CLI::App& parent);
 void add_detokenize(CLI::App& parent);
 void add_score(CLI::App& parent);
 void add_generate(CLI::App& parent);
+void add_distill(CLI::App& parent);
+void add_calibrate(CLI::App& parent);

@@ -42,6 +42,8 @@ int main(int argc, char** argv) {
   add_detokenize(app);
   add_score(app);
   add_generate(app);
+  add_distill(app);
+  add_calibrate(app);
 
   try {
     app.parse(argc, argv);

@@ -46,29 +46,27 @@ T required(const Json& object, const std::string& path, const char* name) {
 }
 
 /// "maxminavg" -> set; the names stand in this order and once each.
-unsigned parse_pools(std::string_view names, const std::string& path, const std::string& gate_type) {
+unsigned parse_pools(std::string_view names, const std::string& gate_type) {
   unsigned pools = 0;
   for (const auto& [name, pool] : {std::pair{"max", kPoolMax}, {"min", kPoolMin}, {"avg", kPoolAvg}}) {
     if (!names.starts_with(name)) continue;
     pools |= pool;
     names.remove_prefix(3);
   }
-  SEER_CHECK(
-      pools != 0 && names.empty(),
-      "{}: seerattn_gate_type: expected Q<pools>_K<pools> with pools of max, min, avg in this order, found "
-      "\"{}\"",
-      path, gate_type);
+  SEER_CHECK(pools != 0 && names.empty(),
+             "gate type: expected Q<pools>_K<pools> with pools of max, min, avg in this order, found \"{}\"",
+             gate_type);
   return pools;
 }
 
 GateConfig parse_gate_config(const Json& json, const std::string& path) {
   GateConfig config;
-  config.gate_type = required<std::string>(json, path, "seerattn_gate_type");
-  const std::size_t split = config.gate_type.find("_K");
-  const bool has_form = config.gate_type.starts_with("Q") && split != std::string::npos;
-  const std::string_view type = config.gate_type;
-  config.q_pools = parse_pools(has_form ? type.substr(1, split - 1) : "", path, config.gate_type);
-  config.k_pools = parse_pools(type.substr(split + 2), path, config.gate_type);
+  const auto gate_type = required<std::string>(json, path, "seerattn_gate_type");
+  try {
+    config = parse_gate_type(gate_type);
+  } catch (const Error& error) {
+    fail("{}: seerattn_gate_type: {}", path, error.what());
+  }
   const auto block = field<std::int64_t>(json, path, "seerattn_gate_block_size", kBlockSize);
   SEER_CHECK(block == kBlockSize, "{}: seerattn_gate_block_size: expected {}, found {}", path, kBlockSize,
              block);
@@ -201,6 +199,17 @@ double Calibration::threshold_for(double density, std::int64_t tokens) const {
   const Place place = locate(lengths, static_cast<double>(tokens),
                              [](const Length& length) { return static_cast<double>(length.tokens); });
   return interpolate(rule, at_length(lengths[place.lower]), at_length(lengths[place.upper]), place.share);
+}
+
+GateConfig parse_gate_type(const std::string& gate_type) {
+  GateConfig config;
+  const std::string_view type = gate_type;
+  const std::size_t split = type.find("_K");
+  const bool has_form = type.starts_with("Q") && split != std::string_view::npos;
+  config.gate_type = gate_type;
+  config.q_pools = parse_pools(has_form ? type.substr(1, split - 1) : "", gate_type);
+  config.k_pools = parse_pools(type.substr(split + 2), gate_type);
+  return config;
 }
 
 Gate load_gate(const std::string& folder, const ModelConfig& model) {

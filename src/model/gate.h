@@ -82,6 +82,10 @@ struct SaveGateOptions {
 void save_gate(const std::string& folder, const Gate& gate, const ModelConfig& model,
                const std::string& model_folder, const SaveGateOptions& options);
 
+/// gate_type and the pools that it names, as "Qavg_Kmaxminavg"; everything else as by default. Throws Error
+/// when it names none.
+GateConfig parse_gate_type(const std::string& gate_type);
+
 /// Writes FOLDER/calibration.json atomically.
 void save_calibration(const std::string& folder, const Calibration& calibration);
 
