@@ -12,3 +12,4 @@ void add_score(CLI::App& parent);
 void add_generate(CLI::App& parent);
 void add_distill(CLI::App& parent);
 void add_calibrate(CLI::App& parent);
+void add_eval_ppl(CLI::App& parent);

@@ -44,6 +44,9 @@ int main(int argc, char** argv) {
   add_generate(app);
   add_distill(app);
   add_calibrate(app);
+  CLI::App& eval = *app.add_subcommand("eval", "Evaluations");
+  eval.require_subcommand(1);
+  add_eval_ppl(eval);
 
   try {
     app.parse(argc, argv);
