@@ -13,3 +13,4 @@ void add_generate(CLI::App& parent);
 void add_distill(CLI::App& parent);
 void add_calibrate(CLI::App& parent);
 void add_eval_ppl(CLI::App& parent);
+void add_report(CLI::App& parent);

@@ -47,6 +47,7 @@ int main(int argc, char** argv) {
   CLI::App& eval = *app.add_subcommand("eval", "Evaluations");
   eval.require_subcommand(1);
   add_eval_ppl(eval);
+  add_report(app);
 
   try {
     app.parse(argc, argv);

@@ -79,14 +79,19 @@ void SampleLog::append(const std::string& key, std::string_view members) {
       lines_.emplace(key, fmt::format("{{\"key\":{},{}}}", nlohmann::json(key).dump(), members));
   if (!is_new) return;
   const std::string line = place->second + "\n";
-  const auto size = static_cast<ssize_t>(line.size());
-  if (::pwrite(file_, line.data(), line.size(), length_) != size) {
-    const std::string reason = std::strerror(errno);
-    lines_.erase(place);
-    [[maybe_unused]] const int best_effort = ::ftruncate(file_, length_);
-    fail("{}: cannot write: {}", path_, reason);
+  for (std::size_t written = 0; written < line.size();) {
+    const ssize_t step = ::pwrite(file_, line.data() + written, line.size() - written,
+                                  length_ + static_cast<std::int64_t>(written));
+    if (step < 0 && errno == EINTR) continue;
+    if (step <= 0) {
+      const std::string reason = std::strerror(errno);
+      lines_.erase(place);
+      [[maybe_unused]] const int best_effort = ::ftruncate(file_, length_);
+      fail("{}: cannot write: {}", path_, reason);
+    }
+    written += static_cast<std::size_t>(step);
   }
-  length_ += size;
+  length_ += static_cast<std::int64_t>(line.size());
 }
 
 Fingerprint& Fingerprint::add(std::uint64_t value) {
