@@ -265,12 +265,12 @@ std::string section(const ReportRun& run) {
       "<h3>Perplexity</h3>\n<p class=\"soft\">In small print: change against dense attention, at the "
       "measured "
       "density (share of the causal 64x64 blocks that was computed).</p>\n";
-  html += table(run, perplexity_cell) + loss_figure(run);
+  html += loss_figure(run) + table(run, perplexity_cell);
   html +=
       "<h3>Prefill time</h3>\n<p class=\"soft\">Seconds a document, without the logits; speed-up over dense. "
       "In "
       "small print: attention together with the selection that it needs.</p>\n";
-  html += table(run, time_cell) + speed_figure(run);
+  html += speed_figure(run) + table(run, time_cell);
   if (const std::string densities = density_figure(run); !densities.empty())
     html += "<h3>Density</h3>\n" + densities;
   html += "<h3>How this was measured</h3>\n<div class=\"scroll\"><table class=\"facts\"><tbody>";

@@ -10,7 +10,7 @@ namespace seer {
 namespace {
 
 constexpr double kWidth = 420, kHeight = 300;
-constexpr double kLeft = 58, kRight = 14, kTop = 34, kBottom = 46;
+constexpr double kLeft = 72, kRight = 14, kTop = 34, kBottom = 46;
 
 /// A marker of about 8 units around (x, y); the shape tells series apart without colour.
 std::string marker(std::string_view style, double x, double y) {
@@ -42,8 +42,9 @@ double round_step(double span) {
 ChartAxis linear_axis(std::string label, double low, double high) {
   ChartAxis axis{std::move(label), low, high, {}, [](double value) { return value; }};
   const double step = round_step(high - low);
-  for (double i = std::ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; ++i)
-    axis.ticks.emplace_back(i * step, fmt::format("{:.4g}", i * step));
+  for (auto i = std::llround(std::ceil(low / step - 1e-9)); static_cast<double>(i) * step <= high + 1e-9; ++i)
+    axis.ticks.emplace_back(static_cast<double>(i) * step,
+                            fmt::format("{:.4g}", static_cast<double>(i) * step));
   return axis;
 }
 
@@ -95,7 +96,8 @@ std::string svg_chart(std::string_view title, const ChartAxis& x, const ChartAxi
   fmt::format_to(out, R"(<path class="axis" d="M{0:g} {1:g}V{2:g}H{3:g}"/>)", kLeft, kTop, bottom, right);
   fmt::format_to(out, R"(<text class="label middle" x="{:g}" y="{:g}">{}</text>)", (kLeft + right) / 2,
                  kHeight - 8, escape_html(x.label));
-  fmt::format_to(out, R"svg(<text class="label middle" transform="translate(14 {:g}) rotate(-90)">{}</text>)svg",
+  fmt::format_to(out,
+                 R"svg(<text class="label middle" transform="translate(14 {:g}) rotate(-90)">{}</text>)svg",
                  (kTop + bottom) / 2, escape_html(y.label));
   for (const ChartSeries& line : series) {
     std::string points;
