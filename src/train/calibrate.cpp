@@ -85,6 +85,8 @@ class DenseProbe final : public Selector {
       const std::int64_t block_row = mask.first_row() + item % rows;
       float* row = scores.data + item * scores.stride;
       if (rule_ == SelectRule::kTopP) to_mass_left_out(row, block_row + 1);
+      // The best block of a row is always kept in number: an empty row gets its diagonal.
+      *std::max_element(row, row + block_row + 1) = 1.0f;
       for (std::size_t length = 0; length < lengths_.size(); ++length) {
         if (lengths_[length] > total_tokens_ || block_row >= blocks_for(lengths_[length])) continue;
         for (std::int64_t j = 0; j <= block_row; ++j)

@@ -51,28 +51,21 @@ RowWeights::RowWeights(GateLoss loss, std::int64_t n, int num_heads) {
 }
 
 void GateGradient::reserve(std::int64_t n) {
-  q_pooled_.reserve_discard(n * shape_.q_width);
-  k_pooled_.reserve_discard(n * shape_.k_width);
   for (Buffer<float>* buffer : {&q_, &k_, &d_q_, &d_k_}) buffer->reserve_discard(n * shape_.dim);
   for (Buffer<float>* buffer : {&scores_, &target_}) buffer->reserve_discard(n * n);
 }
 
-void GateGradient::load_keys(const GateSample& sample, int kv_head) {
-  const std::int64_t size = sample.n * shape_.k_width;
-  widen_to_float(DType::kBF16, sample.k + kv_head * size, k_pooled_.data(), size);
-}
-
-void GateGradient::project_keys(const GateSample& sample, const GateLayer& weights, std::int64_t index) {
-  sgemm(false, false, sample.n, shape_.dim, shape_.k_width, 1.0f, k_pooled_.data(), shape_.k_width,
+void GateGradient::project_keys(const GateSample& sample, int kv_head, const GateLayer& weights,
+                                std::int64_t index) {
+  const float* k = sample.k + kv_head * sample.n * shape_.k_width;
+  sgemm(false, false, sample.n, shape_.dim, shape_.k_width, 1.0f, k, shape_.k_width,
         weights.k_weight.data() + index * shape_.k_matrix(), shape_.dim, 0.0f, k_.data(), shape_.dim);
   apply_rope(Context(1), k_.data(), sample.cos, sample.sin, sample.n, 1, shape_.dim, shape_.dim, k_.data(),
              shape_.dim);
 }
 
 void GateGradient::project_queries(const GateSample& sample, const GateLayer& weights, int head) {
-  const std::int64_t size = sample.n * shape_.q_width;
-  widen_to_float(DType::kBF16, sample.q + head * size, q_pooled_.data(), size);
-  const float* q = q_pooled_.data();
+  const float* q = sample.q + head * sample.n * shape_.q_width;
   if (shape_.has_q_linear) {
     sgemm(false, false, sample.n, shape_.dim, shape_.q_width, 1.0f, q, shape_.q_width,
           weights.q_weight.data() + head * shape_.q_matrix(), shape_.dim, 0.0f, q_.data(), shape_.dim);
@@ -99,10 +92,9 @@ void GateGradient::score(const GateSample& sample, int head) {
 void GateGradient::forward(const GateSample& sample, int kv_head, const GateLayer& weights,
                            const std::function<void(int, float*, const float*)>& visit) {
   reserve(sample.n);
-  load_keys(sample, kv_head);
-  if (shape_.has_q_linear) project_keys(sample, weights, kv_head);
+  if (shape_.has_q_linear) project_keys(sample, kv_head, weights, kv_head);
   for (int head = kv_head * shape_.group(); head < (kv_head + 1) * shape_.group(); ++head) {
-    if (!shape_.has_q_linear) project_keys(sample, weights, head);
+    if (!shape_.has_q_linear) project_keys(sample, kv_head, weights, head);
     project_queries(sample, weights, head);
     score(sample, head);
     visit(head, scores_.data(), target_.data());
@@ -120,8 +112,8 @@ double GateGradient::backward(const GateSample& sample, int kv_head, const GateL
 
   const auto add_key_gradient = [&](float* d_matrix) {
     rope_backward(sample.cos, sample.sin, n, dim, d_k_.data());
-    sgemm(true, false, shape_.k_width, dim, n, static_cast<float>(share), k_pooled_.data(), shape_.k_width,
-          d_k_.data(), dim, 1.0f, d_matrix, dim);
+    sgemm(true, false, shape_.k_width, dim, n, static_cast<float>(share),
+          sample.k + kv_head * n * shape_.k_width, shape_.k_width, d_k_.data(), dim, 1.0f, d_matrix, dim);
   };
   const auto clear_key_gradient = [&] { std::fill_n(d_k_.data(), n * dim, 0.0f); };
 
@@ -139,8 +131,9 @@ double GateGradient::backward(const GateSample& sample, int kv_head, const GateL
     }
     if (shape_.has_q_linear) {
       rope_backward(sample.cos, sample.sin, n, dim, d_q_.data());
-      sgemm(true, false, shape_.q_width, dim, n, static_cast<float>(share), q_pooled_.data(), shape_.q_width,
-            d_q_.data(), dim, 1.0f, d_q + in_group * shape_.q_matrix(), dim);
+      sgemm(true, false, shape_.q_width, dim, n, static_cast<float>(share),
+            sample.q + head * n * shape_.q_width, shape_.q_width, d_q_.data(), dim, 1.0f,
+            d_q + in_group * shape_.q_matrix(), dim);
     } else {
       add_key_gradient(d_k + in_group * shape_.k_matrix());
     }

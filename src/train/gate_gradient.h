@@ -32,8 +32,8 @@ inline constexpr std::int64_t triangle(std::int64_t n) { return n * (n + 1) / 2;
 /// What one layer's gate learns from one sequence of n blocks.
 struct GateSample {
   std::int64_t n = 0;
-  const BFloat16* q = nullptr;  // [num_heads, n, q_width] pooled before RoPE
-  const BFloat16* k = nullptr;  // [num_kv_heads, n, k_width]
+  const float* q = nullptr;  // [num_heads, n, q_width] pooled before RoPE
+  const float* k = nullptr;  // [num_kv_heads, n, k_width]
   const Float16* target =
       nullptr;                 // [num_heads, triangle(n)]: rows of the pooled attention, each summing to 1
   const float* cos = nullptr;  // [n, dim / 2] of positions 0, 64, 128, ...
@@ -68,16 +68,15 @@ class GateGradient {
 
  private:
   void reserve(std::int64_t n);
-  void load_keys(const GateSample& sample, int kv_head);
-  /// Keys of matrix `index` of k_weight: k_ = rope(k_pooled_ * W).
-  void project_keys(const GateSample& sample, const GateLayer& weights, std::int64_t index);
-  /// Queries of a head: q_ = rope(q_pooled_ [* W]).
+  /// Keys of matrix `index` of k_weight: k_ = rope(pooled * W).
+  void project_keys(const GateSample& sample, int kv_head, const GateLayer& weights, std::int64_t index);
+  /// Queries of a head: q_ = rope(pooled [* W]).
   void project_queries(const GateSample& sample, const GateLayer& weights, int head);
   /// scores_ = q_ k_^T / sqrt(dim), lower triangle by blocks of rows; target_ unpacked.
   void score(const GateSample& sample, int head);
 
   GateShape shape_;
-  Buffer<float> q_pooled_, k_pooled_, q_, k_, d_q_, d_k_, scores_, target_;
+  Buffer<float> q_, k_, d_q_, d_k_, scores_, target_;
 };
 
 }  // namespace seer

@@ -28,15 +28,13 @@ class Collector final : public LayerObserver {
   void observe(const SelectInput& input, const float* pooled_target, std::int64_t target_stride) override {
     const std::int64_t rows = blocks_for(input.num_tokens), first_row = input.q_offset / kBlockSize;
     const auto pool = [&](const float* x, std::int64_t stride, int heads, unsigned pools, int width,
-                          BFloat16* out) {
+                          float* out) {
       pooled_.reserve_discard(rows * heads * width);
       block_pool(context_, x, input.num_tokens, heads, model_.head_dim, stride, pools, pooled_.data());
       context_.parallel_for(heads, [&](std::int64_t head, int) {
         for (std::int64_t row = 0; row < rows; ++row)
-          std::transform(pooled_.data() + (row * heads + head) * width,
-                         pooled_.data() + (row * heads + head + 1) * width,
-                         out + ((input.layer * heads + head) * n_ + first_row + row) * width,
-                         [](float value) { return to_bfloat16(value); });
+          std::copy_n(pooled_.data() + (row * heads + head) * width, width,
+                      out + ((input.layer * heads + head) * n_ + first_row + row) * width);
       });
     };
     pool(input.q_pre, input.q_stride, shape_.num_heads, gate_.q_pools, shape_.q_width, q_.data());
@@ -56,8 +54,8 @@ class Collector final : public LayerObserver {
   void write(const std::string& path, const std::string& fingerprint) const {
     const std::int64_t layers = model_.num_layers;
     const TensorToWrite tensors[] = {
-        {"q", DType::kBF16, {layers, shape_.num_heads, n_, shape_.q_width}, q_.data()},
-        {"k", DType::kBF16, {layers, shape_.num_kv_heads, n_, shape_.k_width}, k_.data()},
+        {"q", DType::kF32, {layers, shape_.num_heads, n_, shape_.q_width}, q_.data()},
+        {"k", DType::kF32, {layers, shape_.num_kv_heads, n_, shape_.k_width}, k_.data()},
         {"target", DType::kF16, {layers, shape_.num_heads, triangle(n_)}, target_.data()}};
     write_safetensors(path, tensors, {{kFingerprint, fingerprint}});
   }
@@ -68,7 +66,7 @@ class Collector final : public LayerObserver {
   const GateConfig& gate_;
   GateShape shape_;
   std::int64_t n_;
-  Buffer<BFloat16> q_, k_;
+  Buffer<float> q_, k_;
   Buffer<Float16> target_;
   Buffer<float> pooled_;
 };
@@ -83,8 +81,8 @@ CachedSequence::CachedSequence(const std::string& path, const GateShape& shape, 
   const std::int64_t q_shape[] = {layers, shape.num_heads, blocks_, shape.q_width};
   const std::int64_t k_shape[] = {layers, shape.num_kv_heads, blocks_, shape.k_width};
   const std::int64_t target_shape[] = {layers, shape.num_heads, triangle(blocks_)};
-  q_ = store_.get("q", q_shape).as<BFloat16>().data();
-  k_ = store_.get("k", k_shape).as<BFloat16>().data();
+  q_ = store_.get("q", q_shape).as<float>().data();
+  k_ = store_.get("k", k_shape).as<float>().data();
   target_ = store_.get("target", target_shape).as<Float16>().data();
 }
 

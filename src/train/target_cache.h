@@ -27,8 +27,8 @@ class CachedSequence {
   TensorStore store_;
   GateShape shape_;
   std::int64_t blocks_ = 0;
-  const BFloat16* q_;
-  const BFloat16* k_;
+  const float* q_;
+  const float* k_;
   const Float16* target_;
 };
 

@@ -13,12 +13,13 @@
 namespace seer {
 namespace {
 
-/// The embedded model with a gate that passes means through.
+/// A model of two layers with a gate that passes means through.
 struct Fixture {
   explicit Fixture(std::int64_t chunk_tokens = 1024)
-      : config(load_model_config(test::embedded_model().string())),
-        weights(std::make_shared<ModelWeights>(ModelWeights::load(test::embedded_model().string(), config))),
-        transformer(weights, config, Context(2), {.chunk_tokens = chunk_tokens}) {
+      : config(load_model_config(folder)),
+        weights(std::make_shared<ModelWeights>(ModelWeights::load(folder, config))),
+        transformer(weights, config, Context(2), {.chunk_tokens = chunk_tokens, .max_context = 4096}) {
+    gate.config.gate_hidden_size = config.head_dim;
     const std::int64_t in = 3 * config.head_dim, out = config.head_dim;
     for (int layer = 0; layer < config.num_layers; ++layer) {
       GateLayer gate_layer{.k_weight = Buffer<float>(config.num_heads * in * out)};
@@ -52,11 +53,12 @@ struct Fixture {
   PrefillResult prefill(Selector* selector, std::int64_t tokens) {
     std::vector<std::int32_t> ids(static_cast<std::size_t>(tokens));
     for (std::size_t i = 0; i < ids.size(); ++i)
-      ids[i] = static_cast<std::int32_t>((i * i * 31 + i * 7 + 3) % 4000);
+      ids[i] = static_cast<std::int32_t>((i * i * 31 + i * 7 + 3) % 350);
     Sequence sequence = transformer.new_sequence();
     return transformer.prefill(sequence, {.tokens = ids, .selector = selector});
   }
 
+  const std::string folder = test::golden_path("tiny-qwen2").string();
   ModelConfig config;
   std::shared_ptr<ModelWeights> weights;
   Transformer transformer;

@@ -29,7 +29,7 @@ ModelConfig model_of(int heads, int kv_heads, int head_dim, double theta) {
 
 /// A sample that owns what it points to.
 struct OwnedSample {
-  std::vector<BFloat16> q, k;
+  std::vector<float> q, k;
   std::vector<Float16> target;
   std::vector<float> cos, sin;
   GateSample sample;
@@ -39,11 +39,11 @@ struct OwnedSample {
               const std::vector<float>& q_rows, const std::vector<float>& k_rows,
               const std::vector<float>& targets) {
     const auto by_head = [n](const std::vector<float>& rows, int heads, int width) {
-      std::vector<BFloat16> out;
+      std::vector<float> out;
       for (int head = 0; head < heads; ++head)
         for (std::int64_t i = 0; i < n; ++i)
           for (int d = 0; d < width; ++d)
-            out.push_back(to_bfloat16(rows[static_cast<std::size_t>((i * heads + head) * width + d)]));
+            out.push_back(rows[static_cast<std::size_t>((i * heads + head) * width + d)]);
       return out;
     };
     q = by_head(q_rows, shape.num_heads, shape.q_width);
