@@ -35,13 +35,14 @@ p { margin: .25rem 0 .75rem; max-width: 46rem; }
 .soft, figcaption { color: var(--soft); font-size: .9rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .38rem .8rem .38rem 0; text-align: right; border-bottom: 1px solid var(--rule);
+th, td { padding: .38rem 0 .38rem 1.6rem; text-align: right; border-bottom: 1px solid var(--rule);
   white-space: nowrap; vertical-align: top; }
-th:first-child, td:first-child { text-align: left; padding-right: 1.4rem; }
+th:first-child { text-align: left; padding-left: 0; }
 thead th { color: var(--soft); font-weight: 600; }
 tbody th { font-weight: 500; }
 tr.dense > * { background: var(--band); }
 td small { display: block; color: var(--soft); font-size: .8rem; }
+.facts th { padding-left: 0; }
 .facts th, .facts td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 figure { margin: .5rem 0 1.5rem; }
 .charts { display: grid; gap: 1rem 1.5rem; grid-template-columns: repeat(auto-fit, minmax(19rem, 1fr)); }
@@ -259,18 +260,20 @@ std::string time_cell(const ReportRow& row, const ReportRow* dense) {
                      dense->attention_seconds / attention, row.select_seconds);
 }
 
+std::string note(std::string_view text) { return fmt::format("<p class=\"soft\">{}</p>\n", text); }
+
 std::string section(const ReportRun& run) {
   std::string html = fmt::format("<section><h2>{}</h2>\n", escape_html(run.name));
-  html +=
-      "<h3>Perplexity</h3>\n<p class=\"soft\">In small print: change against dense attention, at the "
-      "measured "
-      "density (share of the causal 64x64 blocks that was computed).</p>\n";
-  html += loss_figure(run) + table(run, perplexity_cell);
-  html +=
-      "<h3>Prefill time</h3>\n<p class=\"soft\">Seconds a document, without the logits; speed-up over dense. "
-      "In "
-      "small print: attention together with the selection that it needs.</p>\n";
-  html += speed_figure(run) + table(run, time_cell);
+  html += "<h3>Perplexity</h3>\n" + loss_figure(run) +
+          note(
+              "In small print: change against dense attention, at the measured density, the share of the "
+              "causal 64x64 blocks that was computed.") +
+          table(run, perplexity_cell);
+  html += "<h3>Prefill time</h3>\n" + speed_figure(run) +
+          note(
+              "Seconds a document, without the logits, and speed-up over dense. In small print: attention "
+              "together with the selection that it needs.") +
+          table(run, time_cell);
   if (const std::string densities = density_figure(run); !densities.empty())
     html += "<h3>Density</h3>\n" + densities;
   html += "<h3>How this was measured</h3>\n<div class=\"scroll\"><table class=\"facts\"><tbody>";

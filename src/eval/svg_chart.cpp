@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
 #include <iterator>
 
 namespace seer {
@@ -50,13 +51,18 @@ ChartAxis linear_axis(std::string label, double low, double high) {
 
 ChartAxis log_axis(std::string label, double low, double high) {
   ChartAxis axis{std::move(label), low, high, {}, [](double value) { return std::log(value); }};
-  for (int power = static_cast<int>(std::floor(std::log10(low))); std::pow(10.0, power) <= high; ++power) {
-    for (const double factor : {1.0, 2.0, 5.0}) {
-      const double value = factor * std::pow(10.0, power);
-      if (value >= low * 0.999 && value <= high * 1.001)
-        axis.ticks.emplace_back(value, fmt::format("{:.4g}", value));
+  const auto add_ticks = [&](std::initializer_list<double> factors) {
+    axis.ticks.clear();
+    for (int power = static_cast<int>(std::floor(std::log10(low))); std::pow(10.0, power) <= high; ++power) {
+      for (const double factor : factors) {
+        const double value = factor * std::pow(10.0, power);
+        if (value >= low * 0.999 && value <= high * 1.001)
+          axis.ticks.emplace_back(value, fmt::format("{:.4g}", value));
+      }
     }
-  }
+  };
+  add_ticks({1, 2, 5});
+  if (axis.ticks.size() < 3) add_ticks({1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 7});
   return axis;
 }
 

@@ -31,7 +31,8 @@ struct ChartAxis {
 };
 
 ChartAxis linear_axis(std::string label, double low, double high);  ///< round ticks
-ChartAxis log_axis(std::string label, double low, double high);     ///< ticks 1, 2, 5 x 10^n
+ChartAxis log_axis(std::string label, double low,
+                   double high);  ///< ticks 1, 2, 5 x 10^n, more in a short range
 /// For changes in percent of either sign: linear within about 1 %, logarithmic beyond.
 ChartAxis percent_change_axis(std::string label, double low, double high);
 
