@@ -11,4 +11,8 @@ namespace seer {
 inline constexpr float kExp2Polynomial[6] = {1.000000072e+00f, 6.931469671e-01f, 2.402211972e-01f,
                                              5.550713274e-02f, 9.675541334e-03f, 1.327647198e-03f};
 
+/// Added to a float32 of magnitude below 2^22 it rounds to the nearest integer, which is then in the low
+/// bits.
+inline constexpr float kRoundingMagic = 12582912.0f;  // 1.5 * 2^23
+
 }  // namespace seer

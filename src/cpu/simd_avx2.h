@@ -49,23 +49,24 @@ struct Avx2 {
     return _mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)) != 0;
   }
 
-  /// -infinity in the lanes after `last` (which may be negative or past the end).
-  static Float mask_after(Float x, int last) {
+  /// x in lanes 0..last and `other` after (last may be negative or past the end).
+  static Float replace_after(Float x, int last, float other) {
     const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     const __m256i after = _mm256_cmpgt_epi32(lane, _mm256_set1_epi32(last));
-    return _mm256_blendv_ps(x, _mm256_set1_ps(-__builtin_inff()), _mm256_castsi256_ps(after));
+    return _mm256_blendv_ps(x, _mm256_set1_ps(other), _mm256_castsi256_ps(after));
   }
 
-  /// 2^x for x <= 127, relative error below 2e-7; 0 for x < -126.
+  /// 2^x for x <= 127, relative error below 2e-7; 2^-126 for smaller x.
   static Float exp2(Float x) {
-    const Float in_range = _mm256_cmp_ps(x, _mm256_set1_ps(-126.0f), _CMP_GE_OQ);
-    const Float whole = _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    const Float fraction = _mm256_sub_ps(x, whole);
+    x = _mm256_max_ps(x, _mm256_set1_ps(-126.0f));
+    const Float magic = _mm256_set1_ps(kRoundingMagic);
+    const Float shifted = _mm256_add_ps(x, magic);
+    const Float fraction = _mm256_sub_ps(x, _mm256_sub_ps(shifted, magic));
     Float p = _mm256_set1_ps(kExp2Polynomial[5]);
+#pragma GCC unroll 5
     for (int i = 4; i >= 0; --i) p = _mm256_fmadd_ps(p, fraction, _mm256_set1_ps(kExp2Polynomial[i]));
-    const __m256i exponent = _mm256_slli_epi32(_mm256_cvtps_epi32(whole), 23);
-    const Float scaled = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), exponent));
-    return _mm256_and_ps(scaled, in_range);
+    const __m256i exponent = _mm256_slli_epi32(_mm256_castps_si256(shifted), 23);
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(p), exponent));
   }
 
   /// The low / high bf16 of each 32-bit lane, widened.

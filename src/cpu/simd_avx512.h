@@ -44,20 +44,19 @@ struct Avx512 {
   static float reduce_max(Float x) { return _mm512_reduce_max_ps(x); }
   static bool any_greater(Float a, Float b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0; }
 
-  /// -infinity in the lanes after `last` (which may be negative or past the end).
-  static Float mask_after(Float x, int last) {
+  /// x in lanes 0..last and `other` after (last may be negative or past the end).
+  static Float replace_after(Float x, int last, float other) {
     const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     const __mmask16 after = _mm512_cmpgt_epi32_mask(lane, _mm512_set1_epi32(last));
-    return _mm512_mask_mov_ps(x, after, _mm512_set1_ps(-__builtin_inff()));
+    return _mm512_mask_mov_ps(x, after, _mm512_set1_ps(other));
   }
 
-  /// 2^x for x <= 127, relative error below 2e-7; 2^-infinity = 0.
+  /// 2^x for finite x <= 127, relative error below 2e-7.
   static Float exp2(Float x) {
-    // 2^-1000 is 0 in float32; the limit keeps -infinity - -infinity out.
-    x = _mm512_max_ps(x, _mm512_set1_ps(-1000.0f));
     const Float whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     const Float fraction = _mm512_sub_ps(x, whole);
     Float p = _mm512_set1_ps(kExp2Polynomial[5]);
+#pragma GCC unroll 5
     for (int i = 4; i >= 0; --i) p = _mm512_fmadd_ps(p, fraction, _mm512_set1_ps(kExp2Polynomial[i]));
     return _mm512_scalef_ps(p, whole);
   }

@@ -1,9 +1,7 @@
 // Four-lane vectors of the compiler for kernel templates: what any x86-64 runs.
 #pragma once
 
-#include <bit>
 #include <cstdint>
-#include <cstring>
 
 #include "cpu/simd.h"
 
@@ -26,16 +24,18 @@ struct Portable {
   static Operand broadcast_operand(const Word* p) { return set(*p); }
   static Float multiply_add(Operand a, Operand b, Float c) { return a * b + c; }
 
+  static Float as_float(Int x) { return __builtin_bit_cast(Float, x); }
+  static Int as_int(Float x) { return __builtin_bit_cast(Int, x); }
   static Float zero() { return Float{}; }
   static Float set(float x) { return Float{x, x, x, x}; }
   static Float load(const float* p) { return load_unaligned(p); }
   static Float load_unaligned(const float* p) {
     Float x;
-    std::memcpy(&x, p, sizeof x);
+    __builtin_memcpy(&x, p, sizeof x);
     return x;
   }
-  static void store(float* p, Float x) { std::memcpy(p, &x, sizeof x); }
-  static void store_unaligned(float* p, Float x) { std::memcpy(p, &x, sizeof x); }
+  static void store(float* p, Float x) { __builtin_memcpy(p, &x, sizeof x); }
+  static void store_unaligned(float* p, Float x) { __builtin_memcpy(p, &x, sizeof x); }
   static Float add(Float a, Float b) { return a + b; }
   static Float multiply(Float a, Float b) { return a * b; }
   static Float fma(Float a, Float b, Float c) { return a * b + c; }
@@ -51,36 +51,33 @@ struct Portable {
     return (greater[0] | greater[1] | greater[2] | greater[3]) != 0;
   }
 
-  /// -infinity in the lanes after `last` (which may be negative or past the end).
-  static Float mask_after(Float x, int last) {
+  /// x in lanes 0..last and `other` after (last may be negative or past the end).
+  static Float replace_after(Float x, int last, float other) {
     const Int lane = {0, 1, 2, 3};
-    return lane > Int{last, last, last, last} ? set(-__builtin_inff()) : x;
+    return lane > Int{last, last, last, last} ? set(other) : x;
   }
 
-  /// 2^x for x <= 127, relative error below 3e-7; 0 for x < -126.
+  /// 2^x for x <= 127, relative error below 3e-7; 2^-126 for smaller x.
   static Float exp2(Float x) {
-    // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
-    const Float kMagic = set(12582912.0f);
+    const Float magic = set(kRoundingMagic);
     const Float clamped = max(x, set(-126.0f));
-    const Float shifted = clamped + kMagic;
-    const Float fraction = clamped - (shifted - kMagic);
+    const Float shifted = clamped + magic;
+    const Float fraction = clamped - (shifted - magic);
     Float p = set(kExp2Polynomial[5]);
     for (int i = 4; i >= 0; --i) p = p * fraction + kExp2Polynomial[i];
-    const Int bits = std::bit_cast<Int>(p) + (std::bit_cast<Int>(shifted) << 23);
-    const Int in_range = x >= set(-126.0f);
-    return std::bit_cast<Float>(bits & in_range);
+    return as_float(as_int(p) + (as_int(shifted) << 23));
   }
 
   /// The low / high bf16 of each 32-bit lane, widened.
   static Float widen_low(const std::uint32_t* p) {
     Int x;
-    std::memcpy(&x, p, sizeof x);
-    return std::bit_cast<Float>(x << 16);
+    __builtin_memcpy(&x, p, sizeof x);
+    return as_float(x << 16);
   }
   static Float widen_high(const std::uint32_t* p) {
     Int x;
-    std::memcpy(&x, p, sizeof x);
-    return std::bit_cast<Float>(x & static_cast<std::int32_t>(0xffff0000u));
+    __builtin_memcpy(&x, p, sizeof x);
+    return as_float(x & static_cast<std::int32_t>(0xffff0000u));
   }
 
   /// Writes kCount * kLanes values as operand words.

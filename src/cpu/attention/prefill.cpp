@@ -52,7 +52,7 @@ PrefillScratch::PrefillScratch(const PrefillAttentionParams& params, int num_til
   const std::int64_t dim = params.kv.head_dim;
   widened = kBlockSize * kBlockSize;
   tiles = widened + (params.kv.dtype == DType::kBF16 ? 2 * kBlockSize * dim : 0);
-  out = kBlockSize * dim;
+  out = kPaddedRows * dim;
   maximum = out + kBlockSize * dim;
   sum = maximum + kBlockSize;
   block_maxima = sum + kBlockSize * kSumLanes;

@@ -25,12 +25,13 @@ struct PrefillTile {
 
 /// Sizes and places of the scratch of an item, in floats from its start or from its tile's.
 struct PrefillScratch {
-  static constexpr std::int64_t kSumLanes = 16;  // the widest ISA's
+  static constexpr std::int64_t kSumLanes = 16;    // the widest ISA's
+  static constexpr std::int64_t kPaddedRows = 66;  // 64 rows in whole groups of any ISA
 
   std::int64_t scores = 0;        // [64][64] S, then P
   std::int64_t widened = 0;       // K [head_dim][64], V [64][head_dim] of bf16 pages
   std::int64_t tiles = 0;         // per tile, tile_size apart:
-  std::int64_t q = 0;             //   [row group][head_dim][rows of the group]
+  std::int64_t q = 0;             //   [row group][words / kChunk][rows of a group][kChunk] words
   std::int64_t out = 0;           //   [64][head_dim]
   std::int64_t maximum = 0;       //   [64] reference maxima, in units of log2
   std::int64_t sum = 0;           //   [64][kSumLanes] partial row sums

@@ -7,7 +7,8 @@
 // c = scale * log2(e). Scores live in a 64 x 64 scratch that P overwrites, row by row.
 #pragma once
 
-#include <cmath>
+#include <math.h>
+
 #include <cstddef>
 #include <cstdint>
 
@@ -24,8 +25,12 @@ inline constexpr float kLn2 = 0.69314718055994530942f;
 /// from overflow, and most blocks move none.
 inline constexpr float kSlack = 8.0f;
 
-/// c[kRows][kVectors * lanes] = (kAdd ? c : 0) + a[kRows][depth] * b[depth][kVectors * lanes].
-template <class Simd, int kRows, int kVectors, int kRowStride, int kDepthStride, bool kAdd>
+/// Words of a row of the left operand that lie together.
+inline constexpr int kChunk = 8;
+
+/// c[kRows][kVectors * lanes] = (kAdd ? c : 0) + a[kRows][depth] * b[depth][kVectors * lanes]. Word k of row
+/// r of a is a[k / kChunk * kChunkStride + r * kRowStride + k % kChunk].
+template <class Simd, int kRows, int kVectors, int kRowStride, int kChunkStride, bool kAdd>
 inline void product(std::int64_t depth, const typename Simd::Word* a, const typename Simd::Word* b,
                     std::int64_t b_stride, float* c, std::int64_t c_stride) {
   // Unrolled so that the sums are registers.
@@ -35,17 +40,23 @@ inline void product(std::int64_t depth, const typename Simd::Word* a, const type
 #pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v)
       sum[r][v] = kAdd ? Simd::load(c + r * c_stride + v * Simd::kLanes) : Simd::zero();
-  for (std::int64_t k = 0; k < depth; ++k, a += kDepthStride, b += b_stride) {
-    typename Simd::Operand column[kVectors];
+  const auto step = [&](const typename Simd::Word* column_of_a) __attribute__((always_inline)) {
+    typename Simd::Operand row_of_b[kVectors];
 #pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) column[v] = Simd::load_operand(b + v * Simd::kLanes);
+    for (int v = 0; v < kVectors; ++v) row_of_b[v] = Simd::load_operand(b + v * Simd::kLanes);
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
-      const typename Simd::Operand row = Simd::broadcast_operand(a + r * kRowStride);
+      const typename Simd::Operand x = Simd::broadcast_operand(column_of_a + r * kRowStride);
 #pragma GCC unroll 8
-      for (int v = 0; v < kVectors; ++v) sum[r][v] = Simd::multiply_add(row, column[v], sum[r][v]);
+      for (int v = 0; v < kVectors; ++v) sum[r][v] = Simd::multiply_add(x, row_of_b[v], sum[r][v]);
     }
+    b += b_stride;
+  };
+  for (; depth >= kChunk; depth -= kChunk, a += kChunkStride) {
+#pragma GCC unroll 8
+    for (int k = 0; k < kChunk; ++k) step(a + k);
   }
+  for (; depth > 0; --depth, ++a) step(a);
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 8
@@ -56,14 +67,15 @@ inline void product(std::int64_t depth, const typename Simd::Word* a, const type
 template <class Simd, int kRows, int kVectors>
 inline void score_product(std::int64_t depth, const typename Simd::Word* q, const typename Simd::Word* k,
                           float* scores) {
-  product<Simd, kRows, kVectors, 1, kRows, false>(depth, q, k, kBlockSize, scores, kBlockSize);
+  product<Simd, kRows, kVectors, kChunk, Simd::kRows * kChunk, false>(depth, q, k, kBlockSize, scores,
+                                                                      kBlockSize);
 }
 
 /// Probabilities (64 words a row) times a V tile, added to the output.
 template <class Simd, int kRows, int kVectors>
 inline void value_product(std::int64_t depth, const typename Simd::Word* p, const typename Simd::Word* v,
                           float* out, std::int64_t dim) {
-  product<Simd, kRows, kVectors, kBlockSize, 1, true>(depth, p, v, dim, out, dim);
+  product<Simd, kRows, kVectors, kBlockSize, kChunk, true>(depth, p, v, dim, out, dim);
 }
 
 /// Calls body.template operator()<n>() for the n in 1..kMost that equals `count`.
@@ -96,20 +108,17 @@ class Item {
         scratch_(item.scratch) {}
 
   void run() {
-    std::int64_t last_block = 0;
-    for (int t = 0; t < item_.num_tiles; ++t) {
-      begin_tile(t);
-      if (item_.tiles[t].block_row > last_block) last_block = item_.tiles[t].block_row;
-    }
-    for (std::int64_t word = 0; word <= last_block / 64; ++word) {
-      std::uint64_t blocks = 0;
-      for (int t = 0; t < item_.num_tiles; ++t) blocks |= mask_word(t, word);
-      for (; blocks != 0; blocks &= blocks - 1) {
-        const int bit = __builtin_ctzll(blocks);
-        load_block(word * 64 + bit);
-        for (int t = 0; t < item_.num_tiles; ++t)
-          if ((mask_word(t, word) >> bit & 1) != 0) step(t, word * 64 + bit);
-      }
+    for (int t = 0; t < item_.num_tiles; ++t) begin_tile(t);
+    std::int64_t next = next_block(0);
+    while (next >= 0) {
+      const std::int64_t block = next;
+      next = next_block(block + 1);
+      load_block(block);
+      int users = 0;
+      for (int t = 0; t < item_.num_tiles; ++t) users += selects(t, block);
+      plan_prefetch(next, users);
+      for (int t = 0; t < item_.num_tiles; ++t)
+        if (selects(t, block)) step(t, block);
     }
     for (int t = 0; t < item_.num_tiles; ++t) finish_tile(t);
   }
@@ -126,6 +135,53 @@ class Item {
     return tile.mask == nullptr ? limit : tile.mask[word] & limit;
   }
 
+  /// The first block from `block` on that a tile selects, or -1.
+  std::int64_t next_block(std::int64_t block) const {
+    std::int64_t last = 0;
+    for (int t = 0; t < item_.num_tiles; ++t)
+      if (item_.tiles[t].block_row > last) last = item_.tiles[t].block_row;
+    std::uint64_t from = ~std::uint64_t{0} << (block % 64);
+    for (std::int64_t word = block / 64; word <= last / 64; ++word, from = ~std::uint64_t{0}) {
+      std::uint64_t blocks = 0;
+      for (int t = 0; t < item_.num_tiles; ++t) blocks |= mask_word(t, word);
+      blocks &= from;
+      if (blocks != 0) return word * 64 + __builtin_ctzll(blocks);
+    }
+    return -1;
+  }
+
+  std::int64_t tile_bytes() const { return kBlockSize * dim_ * (params_.kv.dtype == DType::kBF16 ? 2 : 4); }
+  /// A block's K tile, which its V tile follows.
+  const std::byte* tile_of(std::int64_t block) const {
+    const PagedKv& kv = params_.kv;
+    return kv.pool + kv.page_table[block] * kv.page_stride + 2 * item_.kv_head * tile_bytes();
+  }
+
+  /// Of a query or key.
+  std::int64_t words() const { return dim_ / Simd::kElementsPerWord; }
+
+  bool selects(int t, std::int64_t block) const {
+    return (mask_word(t, block / 64) >> (block % 64) & 1) != 0;
+  }
+
+  /// Spreads the lines of the block after this one over the products of `users` steps.
+  void plan_prefetch(std::int64_t next, int users) {
+    if (next < 0) {
+      prefetch_lines_ = 0;
+      return;
+    }
+    const std::int64_t groups = (kBlockSize + kRows - 1) / kRows;
+    const std::int64_t products = 2 * users * groups;
+    prefetch_ = tile_of(next);
+    prefetch_end_ = prefetch_ + 2 * tile_bytes();
+    prefetch_lines_ = (2 * tile_bytes() / 64 + products - 1) / products;
+  }
+
+  void prefetch() {
+    for (std::int64_t i = 0; i < prefetch_lines_ && prefetch_ < prefetch_end_; ++i, prefetch_ += 64)
+      __builtin_prefetch(prefetch_, 0, 2);
+  }
+
   void begin_tile(int t) {
     const PrefillTile& tile = item_.tiles[t];
     float* scratch = tile_scratch(t);
@@ -133,26 +189,20 @@ class Item {
     for (std::int64_t i = 0; i < kBlockSize * PrefillScratch::kSumLanes; ++i) scratch[place_.sum + i] = 0;
     for (std::int64_t i = 0; i < kBlockSize; ++i) scratch[place_.maximum + i] = -kInfinity;
     Word* packed = reinterpret_cast<Word*>(scratch + place_.q);
-    const std::int64_t words = dim_ / Simd::kElementsPerWord;
-    for (int first = 0; first < tile.rows; first += kRows) {
-      const int rows = tile.rows - first < kRows ? tile.rows - first : kRows;
-      for (int r = 0; r < rows; ++r) {
-        const float* q = params_.q + ((tile.first_token + first + r) * params_.num_heads + tile.head) * dim_;
-        for (std::int64_t i = 0; i < words; ++i)
-          packed[i * rows + r] = Simd::pack(q + i * Simd::kElementsPerWord);
-      }
-      packed += words * rows;
+    const std::int64_t chunks = words() / kChunk;
+    for (int r = 0; r < tile.rows; ++r) {
+      const float* q = params_.q + ((tile.first_token + r) * params_.num_heads + tile.head) * dim_;
+      Word* row = packed + r / kRows * kRows * words() + r % kRows * kChunk;
+      for (std::int64_t c = 0; c < chunks; ++c, row += kRows * kChunk)
+        for (int i = 0; i < kChunk; ++i) row[i] = Simd::pack(q + (c * kChunk + i) * Simd::kElementsPerWord);
     }
   }
 
   /// Finds the block's K and V tiles, widened if the products do not take the pages' type.
   void load_block(std::int64_t block) {
-    const PagedKv& kv = params_.kv;
-    const std::int64_t element = kv.dtype == DType::kBF16 ? 2 : 4;
-    const std::int64_t tile = kBlockSize * dim_ * element;
-    const std::byte* k = kv.pool + kv.page_table[block] * kv.page_stride + 2 * item_.kv_head * tile;
-    const std::byte* v = k + tile;
-    if (element * Simd::kElementsPerWord == 4) {
+    const std::byte* k = tile_of(block);
+    const std::byte* v = k + tile_bytes();
+    if (tile_bytes() == kBlockSize * dim_ / Simd::kElementsPerWord * 4) {
       k_ = reinterpret_cast<const Word*>(k);
       v_ = reinterpret_cast<const Word*>(v);
       return;
@@ -182,19 +232,17 @@ class Item {
     const bool diagonal = block == tile.block_row;
     // The first query's last key in this block: row r sees keys 0..first_last + r.
     const int first_last = diagonal ? static_cast<int>(tile.first_position % kBlockSize) : 64;
-    const std::int64_t words = dim_ / Simd::kElementsPerWord;
 
-    for (int column = 0; column < kBlockSize; column += kPanel) {
-      const Word* q = reinterpret_cast<const Word*>(scratch + place_.q);
-      for (int first = 0; first < tile.rows; first += kRows) {
-        const int rows = tile.rows - first < kRows ? tile.rows - first : kRows;
-        if (column <= first_last + first + rows - 1)
-          with_constant<kRows>(rows, [&]<int kCount>() {
-            score_product<Simd, kCount, Simd::kVectors>(words, q, k_ + column,
-                                                        scores + first * kBlockSize + column);
-          });
-        q += words * rows;
-      }
+    const Word* q = reinterpret_cast<const Word*>(scratch + place_.q);
+    for (int first = 0; first < tile.rows; first += kRows, q += kRows * words()) {
+      const int rows = tile.rows - first < kRows ? tile.rows - first : kRows;
+      const int last = first_last + first + rows - 1;  // of the keys that the group's last row sees
+      with_constant<kRows>(rows, [&]<int kCount>() {
+        for (int column = 0; column < kBlockSize && column <= last; column += kPanel)
+          score_product<Simd, kCount, Simd::kVectors>(words(), q, k_ + column,
+                                                      scores + first * kBlockSize + column);
+      });
+      prefetch();
     }
 
     float* maxima =
@@ -205,22 +253,22 @@ class Item {
       softmax<false>(tile.rows, first_last, scratch, maxima);
 
     if (params_.out == nullptr) return;
-    for (std::int64_t column = 0; column < dim_; column += kPanel) {
-      const int vectors =
-          dim_ - column >= kPanel ? Simd::kVectors : static_cast<int>((dim_ - column) / kLanes);
-      for (int first = 0; first < tile.rows; first += kRows) {
-        const int rows = tile.rows - first < kRows ? tile.rows - first : kRows;
-        const int last = first_last + first + rows - 1;  // of the keys that the group's last row sees
-        const std::int64_t keys = last < kBlockSize - 1 ? last + 1 : kBlockSize;
-        const std::int64_t depth = (keys + Simd::kElementsPerWord - 1) / Simd::kElementsPerWord;
-        const Word* p = reinterpret_cast<const Word*>(scores + first * kBlockSize);
-        float* out = scratch + place_.out + first * dim_ + column;
-        with_constant<kRows>(rows, [&]<int kCount>() {
-          with_constant<Simd::kVectors>(vectors, [&]<int kWidth>() {
-            value_product<Simd, kCount, kWidth>(depth, p, v_ + column, out, dim_);
-          });
+    for (int first = 0; first < tile.rows; first += kRows) {
+      const int rows = tile.rows - first < kRows ? tile.rows - first : kRows;
+      const int last = first_last + first + rows - 1;
+      const std::int64_t keys = last < kBlockSize - 1 ? last + 1 : kBlockSize;
+      const std::int64_t depth = (keys + Simd::kElementsPerWord - 1) / Simd::kElementsPerWord;
+      const Word* p = reinterpret_cast<const Word*>(scores + first * kBlockSize);
+      float* out = scratch + place_.out + first * dim_;
+      with_constant<kRows>(rows, [&]<int kCount>() {
+        std::int64_t column = 0;
+        for (; column + kPanel <= dim_; column += kPanel)
+          value_product<Simd, kCount, Simd::kVectors>(depth, p, v_ + column, out + column, dim_);
+        with_constant<Simd::kVectors - 1>(static_cast<int>((dim_ - column) / kLanes), [&]<int kWidth>() {
+          value_product<Simd, kCount, kWidth>(depth, p, v_ + column, out + column, dim_);
         });
-      }
+      });
+      prefetch();
     }
   }
 
@@ -231,18 +279,21 @@ class Item {
     const Float scale = Simd::set(scale_);
     for (int r = 0; r < rows; ++r, scores += kBlockSize) {
       Float x[kRowVectors];
+#pragma GCC unroll 16
       for (int v = 0; v < kRowVectors; ++v) {
-        x[v] = Simd::multiply(Simd::load(scores + v * kLanes), scale);
-        if (kDiagonal) x[v] = Simd::mask_after(x[v], first_last + r - v * kLanes);
+        x[v] = Simd::load(scores + v * kLanes);
+        if (kDiagonal) x[v] = Simd::replace_after(x[v], first_last + r - v * kLanes, -kInfinity);
       }
       Float most = x[0];
+#pragma GCC unroll 16
       for (int v = 1; v < kRowVectors; ++v) most = Simd::max(most, x[v]);
+      most = Simd::multiply(most, scale);
       if (block_maxima != nullptr) block_maxima[r] = Simd::reduce_max(most);
       float& maximum = scratch[place_.maximum + r];
       float* sums = scratch + place_.sum + r * PrefillScratch::kSumLanes;
       if (Simd::any_greater(most, Simd::set(maximum + kSlack))) [[unlikely]] {
         const float grown = Simd::reduce_max(most);
-        const Float factor = Simd::exp2(Simd::set(maximum - grown));
+        const Float factor = Simd::set(exp2f(maximum - grown));
         maximum = grown;
         Simd::store(sums, Simd::multiply(Simd::load(sums), factor));
         float* out = scratch + place_.out + r * dim_;
@@ -251,8 +302,10 @@ class Item {
       }
       const Float reference = Simd::set(-maximum);
       Float sum = Simd::load(sums);
+#pragma GCC unroll 16
       for (int v = 0; v < kRowVectors; ++v) {
-        x[v] = Simd::exp2(Simd::add(x[v], reference));
+        x[v] = Simd::exp2(Simd::fma(x[v], scale, reference));
+        if (kDiagonal) x[v] = Simd::replace_after(x[v], first_last + r - v * kLanes, 0);
         sum = Simd::add(sum, x[v]);
       }
       Simd::store(sums, sum);
@@ -275,7 +328,7 @@ class Item {
       }
       // log2 of the sum of 2^score; -infinity for an empty row.
       float& maximum = scratch[place_.maximum + r];
-      maximum = sum > 0 ? maximum + std::log2f(sum) : -kInfinity;
+      maximum = sum > 0 ? maximum + log2f(sum) : -kInfinity;
       if (params_.lse != nullptr) params_.lse[tile.head * params_.num_tokens + token] = maximum * kLn2;
     }
     if (params_.pooled_target != nullptr) finish_pooled_target(t);
@@ -294,7 +347,7 @@ class Item {
         const float x = maxima[r] - log_sums[r];
         if (x > most) most = x;
       }
-      tile.pooled_target[block] = std::exp2f(most);
+      tile.pooled_target[block] = exp2f(most);
       total += tile.pooled_target[block];
     }
     for (std::int64_t block = 0; block <= tile.block_row; ++block) tile.pooled_target[block] /= total;
@@ -310,6 +363,9 @@ class Item {
   float* const scratch_;
   const Word* k_ = nullptr;
   const Word* v_ = nullptr;
+  const std::byte* prefetch_ = nullptr;
+  const std::byte* prefetch_end_ = nullptr;
+  std::int64_t prefetch_lines_ = 0;
 };
 
 }  // namespace prefill
