@@ -1,0 +1,28 @@
+#include <cuda_bf16.h>
+
+#include "fill.h"
+
+namespace seer::cuda {
+namespace {
+
+__global__ void fill_kernel(__nv_bfloat16* values, std::int64_t count, std::uint64_t seed) {
+  const std::int64_t stride = static_cast<std::int64_t>(gridDim.x) * blockDim.x;
+  for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count;
+       i += stride) {
+    std::uint64_t x = seed * 0x9e3779b97f4a7c15ull + static_cast<std::uint64_t>(i);
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+    x ^= x >> 31;
+    const float u = (static_cast<float>(x >> 40) + 1) * 0x1p-24f;
+    const float angle = static_cast<float>(x & 0xffffff) * 0x1p-23f;
+    values[i] = __float2bfloat16(sqrtf(-2 * logf(u)) * cospif(angle));
+  }
+}
+
+}  // namespace
+
+void fill_normal_bf16(std::uint16_t* values, std::int64_t count, std::uint64_t seed) {
+  fill_kernel<<<1024, 256>>>(reinterpret_cast<__nv_bfloat16*>(values), count, seed);
+}
+
+}  // namespace seer::cuda

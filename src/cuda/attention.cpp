@@ -1,0 +1,168 @@
+#include "cuda/attention.h"
+
+#include <cuda.h>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <array>
+#include <mutex>
+
+#include "core/check.h"
+#include "cuda/prefill.h"
+
+namespace seer::cuda {
+
+void check(cudaError_t status, const char* what) {
+  SEER_CHECK(status == cudaSuccess, "{}: CUDA says {} ({})", what, cudaGetErrorName(status),
+             cudaGetErrorString(status));
+}
+
+bool available(std::string* reason) {
+  int device = 0;
+  int major = 0;
+  int minor = 0;
+  const cudaError_t status = cudaGetDevice(&device);
+  if (status != cudaSuccess) {
+    if (reason != nullptr) *reason = fmt::format("no CUDA device ({})", cudaGetErrorName(status));
+    return false;
+  }
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "available");
+  check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "available");
+  if (major == 9 && minor == 0) return true;
+  if (reason != nullptr) {
+    *reason = fmt::format("the kernels need compute capability 9.0 (H100, H200), the device has {}.{}", major,
+                          minor);
+  }
+  return false;
+}
+
+namespace {
+
+/// The driver's tensor map encoder, so that the program does not link the driver's library.
+decltype(&cuTensorMapEncodeTiled) tensor_map_encoder() {
+  static std::once_flag once;
+  static decltype(&cuTensorMapEncodeTiled) encoder = nullptr;
+  std::call_once(once, [] {
+    void* function = nullptr;
+    cudaDriverEntryPointQueryResult found{};
+    check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault,
+                                           &found),
+          "tensor maps");
+    SEER_CHECK(found == cudaDriverEntryPointSuccess, "tensor maps: the driver has no cuTensorMapEncodeTiled");
+    encoder = reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(function);
+  });
+  return encoder;
+}
+
+/// Map of [page][head][token][dim] in panels of 64 columns: see PrefillMaps.
+CUtensorMap panel_map(const char* name, DType dtype, const void* base, int head_dim, std::int64_t tokens,
+                      std::int64_t token_stride, std::int64_t heads, std::int64_t head_stride,
+                      std::int64_t pages, std::int64_t page_stride) {
+  CUtensorMap map{};
+  // An empty tensor is never read, but the encoder refuses it.
+  const std::array<cuuint64_t, 5> sizes = {
+      64, static_cast<cuuint64_t>(std::max<std::int64_t>(tokens, 1)), static_cast<cuuint64_t>(head_dim / 64),
+      static_cast<cuuint64_t>(heads), static_cast<cuuint64_t>(std::max<std::int64_t>(pages, 1))};
+  const std::array<cuuint64_t, 4> strides = {
+      static_cast<cuuint64_t>(token_stride * 2), 128, static_cast<cuuint64_t>(head_stride * 2),
+      static_cast<cuuint64_t>(std::max<std::int64_t>(page_stride, 8) * 2)};
+  const std::array<cuuint32_t, 5> box = {64, 64, static_cast<cuuint32_t>(head_dim / 64), 1, 1};
+  const std::array<cuuint32_t, 5> steps = {1, 1, 1, 1, 1};
+  const CUresult status = tensor_map_encoder()(
+      &map, dtype == DType::kBF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 5,
+      const_cast<void*>(base), sizes.data(), strides.data(), box.data(), steps.data(),
+      CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  SEER_CHECK(status == CUDA_SUCCESS,
+             "attention: no tensor map for {} (tokens {}, token stride {}, head stride {}, pages {}, page "
+             "stride {}): "
+             "driver error {}",
+             name, tokens, token_stride, head_stride, pages, page_stride, static_cast<int>(status));
+  return map;
+}
+
+void check_aligned(const char* name, const void* pointer, std::int64_t token_stride,
+                   std::int64_t head_stride) {
+  SEER_CHECK(pointer != nullptr && reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0,
+             "attention: {} must be a 16-byte aligned device pointer, got {}", name, pointer);
+  SEER_CHECK(token_stride % 8 == 0 && head_stride % 8 == 0 && token_stride > 0 && head_stride > 0,
+             "attention: strides of {} must be positive multiples of 8 elements, got token {} and head {}",
+             name, token_stride, head_stride);
+}
+
+template <class T, int kHeadDim>
+void launch(const PrefillMaps& maps, const PrefillArguments& arguments, bool shared, Stream stream) {
+  (shared ? launch_prefill<T, kHeadDim, 2>
+          : launch_prefill<T, kHeadDim, 1>)(maps, arguments, static_cast<CUstream_st*>(stream));
+}
+
+}  // namespace
+
+void attention_prefill(const PrefillAttentionParams& p, Stream stream) {
+  SEER_CHECK(p.dtype == DType::kBF16 || p.dtype == DType::kF16,
+             "attention_prefill: dtype BF16 or F16, got {}", name_of(p.dtype));
+  SEER_CHECK(p.head_dim == 64 || p.head_dim == 128, "attention_prefill: head_dim 64 or 128, got {}",
+             p.head_dim);
+  SEER_CHECK(p.num_kv_heads > 0 && p.num_heads > 0 && p.num_heads % p.num_kv_heads == 0,
+             "attention_prefill: num_heads must be a multiple of num_kv_heads, got {} and {}", p.num_heads,
+             p.num_kv_heads);
+  SEER_CHECK(p.scale > 0, "attention_prefill: scale must be positive, got {}", p.scale);
+  SEER_CHECK(p.batch >= 0 && p.total_q >= 0 && p.max_rows >= 0,
+             "attention_prefill: batch, total_q and max_rows must not be negative, got {}, {}, {}", p.batch,
+             p.total_q, p.max_rows);
+  if (p.batch == 0 || p.total_q == 0 || p.max_rows == 0) return;
+  SEER_CHECK(p.total_q < (std::int64_t{1} << 31) && p.kv.total_tokens < (std::int64_t{1} << 31) &&
+                 p.batch * p.num_heads * p.max_rows < (std::int64_t{1} << 31),
+             "attention_prefill: tokens and batch * num_heads * max_rows must be below 2^31, got {}, {}, {}",
+             p.total_q, p.kv.total_tokens, p.batch * p.num_heads * p.max_rows);
+  check_aligned("q", p.q, p.q_token_stride, p.q_head_stride);
+  check_aligned("out", p.out, p.out_token_stride, p.out_head_stride);
+  check_aligned("k", p.kv.k, p.kv.token_stride, p.kv.head_stride);
+  check_aligned("v", p.kv.v, p.kv.token_stride, p.kv.head_stride);
+  SEER_CHECK(p.cu_seqlens_q != nullptr && p.cu_seqlens_k != nullptr && p.workspace != nullptr,
+             "attention_prefill: cu_seqlens_q, cu_seqlens_k and workspace must be given");
+  const bool paged = p.kv.page_table != nullptr;
+  SEER_CHECK(
+      !paged || (p.kv.page_stride > 0 && p.kv.page_stride % 8 == 0 && p.kv.num_pages > 0),
+      "attention_prefill: page_stride must be a positive multiple of 8 and num_pages positive, got {} and {}",
+      p.kv.page_stride, p.kv.num_pages);
+  SEER_CHECK(p.mask == nullptr || p.mask_words > 0, "attention_prefill: mask_words must be positive, got {}",
+             p.mask_words);
+
+  const std::int64_t tokens = paged ? 64 : p.kv.total_tokens;
+  const std::int64_t pages = paged ? p.kv.num_pages : 1;
+  const PrefillMaps maps = {panel_map("q", p.dtype, p.q, p.head_dim, p.total_q, p.q_token_stride, p.num_heads,
+                                      p.q_head_stride, 1, 0),
+                            panel_map("k", p.dtype, p.kv.k, p.head_dim, tokens, p.kv.token_stride,
+                                      p.num_kv_heads, p.kv.head_stride, pages, p.kv.page_stride),
+                            panel_map("v", p.dtype, p.kv.v, p.head_dim, tokens, p.kv.token_stride,
+                                      p.num_kv_heads, p.kv.head_stride, pages, p.kv.page_stride)};
+  const PrefillArguments arguments = {.out = p.out,
+                                      .lse = p.lse,
+                                      .cu_seqlens_q = p.cu_seqlens_q,
+                                      .cu_seqlens_k = p.cu_seqlens_k,
+                                      .page_table = p.kv.page_table,
+                                      .mask = p.mask,
+                                      .next_item = p.workspace,
+                                      .out_token_stride = p.out_token_stride,
+                                      .out_head_stride = p.out_head_stride,
+                                      .total_q = p.total_q,
+                                      .page_table_stride = p.kv.page_table_stride,
+                                      .mask_words = p.mask_words,
+                                      .max_rows = static_cast<int>(p.max_rows),
+                                      .batch = p.batch,
+                                      .num_heads = p.num_heads,
+                                      .num_kv_heads = p.num_kv_heads,
+                                      .scale = p.scale};
+  const bool shared =
+      p.sharing == TileSharing::kShared || (p.sharing == TileSharing::kAuto && p.mask == nullptr);
+  if (p.dtype == DType::kBF16) {
+    (p.head_dim == 128 ? launch<__nv_bfloat16, 128> : launch<__nv_bfloat16, 64>)(maps, arguments, shared,
+                                                                                 stream);
+  } else {
+    (p.head_dim == 128 ? launch<__half, 128> : launch<__half, 64>)(maps, arguments, shared, stream);
+  }
+}
+
+}  // namespace seer::cuda

@@ -1,0 +1,58 @@
+// Owner of device memory, with copies as named calls. Only in builds with CUDA.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+namespace seer::cuda {
+
+/// Throws Error that names `what` if `status` is not success.
+void check(cudaError_t status, const char* what);
+
+/// `size` elements of device memory, uninitialised. Move-only.
+template <class T>
+class DeviceArray {
+ public:
+  DeviceArray() = default;
+  explicit DeviceArray(std::int64_t size) : size_(size) {
+    check(cudaMalloc(reinterpret_cast<void**>(&data_), bytes()), "device memory");
+  }
+  explicit DeviceArray(std::span<const T> values) : DeviceArray(static_cast<std::int64_t>(values.size())) {
+    upload(values);
+  }
+  DeviceArray(DeviceArray&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+  DeviceArray& operator=(DeviceArray&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    return *this;
+  }
+  ~DeviceArray() { cudaFree(data_); }
+
+  T* data() { return data_; }
+  const T* data() const { return data_; }
+  std::int64_t size() const { return size_; }
+  std::size_t bytes() const { return static_cast<std::size_t>(size_) * sizeof(T); }
+
+  void upload(std::span<const T> values) {
+    check(cudaMemcpy(data_, values.data(), values.size_bytes(), cudaMemcpyHostToDevice),
+          "copy to the device");
+  }
+  std::vector<T> download() const {
+    std::vector<T> values(static_cast<std::size_t>(size_));
+    check(cudaMemcpy(values.data(), data_, bytes(), cudaMemcpyDeviceToHost), "copy from the device");
+    return values;
+  }
+  /// Sets every byte; 0xff makes every floating-point element NaN.
+  void fill_bytes(int value) { check(cudaMemset(data_, value, bytes()), "device memset"); }
+
+ private:
+  T* data_ = nullptr;
+  std::int64_t size_ = 0;
+};
+
+}  // namespace seer::cuda

@@ -1,0 +1,16 @@
+// The CUDA backend's place in a build without CUDA.
+#include "core/check.h"
+#include "cuda/attention.h"
+
+namespace seer::cuda {
+
+bool available(std::string* reason) {
+  if (reason != nullptr) *reason = "built without CUDA";
+  return false;
+}
+
+void attention_prefill(const PrefillAttentionParams&, Stream) {
+  fail("attention_prefill: this program was built without CUDA");
+}
+
+}  // namespace seer::cuda

@@ -1,0 +1,8 @@
+#include "cuda/prefill.cuh"
+
+namespace seer::cuda {
+
+template void launch_prefill<__half, 128, 1>(const PrefillMaps&, const PrefillArguments&, CUstream_st*);
+template void launch_prefill<__half, 128, 2>(const PrefillMaps&, const PrefillArguments&, CUstream_st*);
+
+}  // namespace seer::cuda
