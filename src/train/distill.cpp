@@ -1,5 +1,7 @@
 #include "train/distill.h"
 
+#include <omp.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -254,6 +256,19 @@ struct SampleSet {
   std::vector<std::vector<GateSample>> samples;
 };
 
+/// Products inside a work item take one thread, also where a single item or thread opens no parallel region:
+/// the order of their sums must not depend on the number of threads.
+class SingleThreadedProducts {
+ public:
+  SingleThreadedProducts() { omp_set_num_threads(1); }
+  ~SingleThreadedProducts() { omp_set_num_threads(before_); }
+  SingleThreadedProducts(const SingleThreadedProducts&) = delete;
+  SingleThreadedProducts& operator=(const SingleThreadedProducts&) = delete;
+
+ private:
+  int before_ = omp_get_max_threads();
+};
+
 /// One per thread.
 std::vector<GateGradient> make_workers(const Context& context, const GateShape& shape) {
   std::vector<GateGradient> workers;
@@ -302,6 +317,7 @@ class ScoreHistogram {
 
 GateQuality measure(const Context& context, const ModelConfig& model, const Gate& gate, const SampleSet& set,
                     double density) {
+  const SingleThreadedProducts single_threaded;
   const GateShape& shape = set.shape;
   const std::int64_t items = std::int64_t{model.num_layers} * shape.num_kv_heads;
   std::vector<double> losses(static_cast<std::size_t>(items), 0.0);
@@ -497,6 +513,7 @@ class Run {
   }
 
   DistillResult train() {
+    const SingleThreadedProducts single_threaded;
     TrainState state = initial_state(options_, config_);
     load_checkpoint(options_.out, state, settings_.dump());
     const SampleSet training(training_, options_.gate, config_), held_out(held_out_, options_.gate, config_);
