@@ -22,7 +22,7 @@ struct Flags {
   std::vector<std::string> data, extensions;
   std::vector<std::int64_t> lengths{1024, 2048, 4096, 8192, 16384};
   std::vector<double> densities{0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7};
-  std::int64_t sequences = 2;
+  std::string sequences = "16384:2";
   std::string rule = "threshold";
   bool dense_only = false;
 };
@@ -45,8 +45,8 @@ void calibrate_command(const Flags& flags) {
                            .refine = !flags.dense_only};
   std::sort(options.lengths.begin(), options.lengths.end());
   std::sort(options.densities.begin(), options.densities.end());
-  const auto sequences =
-      cut_sequences(documents, Tokenizer::load(model.folder), {{options.lengths.back(), flags.sequences}});
+  const auto sequences = cut_sequences(documents, Tokenizer::load(model.folder),
+                                       parse_sequence_plan(flags.sequences, "--sequences"));
   Progress progress("calibrate", 1);
   options.on_progress = [&](double done, double all) { progress.update(done / all); };
   gate.calibration = calibrate(*model.transformer, gate, sequences, options);
@@ -77,7 +77,9 @@ void add_calibrate(CLI::App& parent) {
   command.add_option("--densities", flags->densities, "densities between 0 and 1")
       ->delimiter(',')
       ->capture_default_str();
-  command.add_option("--sequences", flags->sequences, "sequences of the longest length to measure on")
+  command
+      .add_option("--sequences", flags->sequences,
+                  "LENGTH:COUNT,... to measure on; the longest must reach the longest of --lengths")
       ->capture_default_str();
   command.add_option("--rule", flags->rule, "threshold | top_p")->capture_default_str();
   command.add_flag("--dense-only", flags->dense_only, "skip the sparse passes that correct the table");
