@@ -20,7 +20,8 @@ struct Avx2 {
   using Word = float;
   using Operand = __m256;
   static constexpr int kElementsPerWord = 1;
-  static Word pack(const float* x) { return *x; }
+  /// Eight operand words.
+  static void pack(const float* x, Word* p) { _mm256_store_ps(p, _mm256_loadu_ps(x)); }
   static Operand load_operand(const Word* p) { return _mm256_load_ps(p); }
   static Operand broadcast_operand(const Word* p) { return _mm256_broadcast_ss(p); }
   static Float multiply_add(Operand a, Operand b, Float c) { return _mm256_fmadd_ps(a, b, c); }

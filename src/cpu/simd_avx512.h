@@ -25,7 +25,8 @@ struct Avx512 {
   using Word = float;
   using Operand = __m512;
   static constexpr int kElementsPerWord = 1;
-  static Word pack(const float* x) { return *x; }
+  /// Eight operand words.
+  static void pack(const float* x, Word* p) { _mm256_store_ps(p, _mm256_loadu_ps(x)); }
   static Operand load_operand(const Word* p) { return _mm512_load_ps(p); }
   static Operand broadcast_operand(const Word* p) { return _mm512_set1_ps(*p); }
   static Float multiply_add(Operand a, Operand b, Float c) { return _mm512_fmadd_ps(a, b, c); }

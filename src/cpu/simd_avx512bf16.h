@@ -11,11 +11,10 @@ struct Avx512Bf16 : Avx512 {
   using Word = std::uint32_t;
   using Operand = __m512i;
   static constexpr int kElementsPerWord = 2;
-  /// Two values as a word, rounded to nearest even.
-  static Word pack(const float* x) {
-    const __m128i pair = reinterpret_cast<__m128i>(
-        _mm_cvtneps_pbh(_mm_castsi128_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(x)))));
-    return static_cast<Word>(_mm_cvtsi128_si32(pair));
+  /// Eight operand words: 16 values rounded to nearest even.
+  static void pack(const float* x, Word* p) {
+    _mm256_store_si256(reinterpret_cast<__m256i*>(p),
+                       reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(_mm512_loadu_ps(x))));
   }
   static Operand load_operand(const Word* p) { return _mm512_load_si512(p); }
   static Operand broadcast_operand(const Word* p) { return _mm512_set1_epi32(static_cast<int>(*p)); }

@@ -19,7 +19,8 @@ struct Portable {
   using Word = float;
   using Operand = Float;
   static constexpr int kElementsPerWord = 1;
-  static Word pack(const float* x) { return *x; }
+  /// Eight operand words.
+  static void pack(const float* x, Word* p) { __builtin_memcpy(p, x, 8 * sizeof(Word)); }
   static Operand load_operand(const Word* p) { return load(p); }
   static Operand broadcast_operand(const Word* p) { return set(*p); }
   static Float multiply_add(Operand a, Operand b, Float c) { return a * b + c; }

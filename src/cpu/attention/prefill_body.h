@@ -28,11 +28,23 @@ inline constexpr float kSlack = 8.0f;
 /// Words of a row of the left operand that lie together.
 inline constexpr int kChunk = 8;
 
+/// Lines that will be needed soon, asked for a few at a time: a burst of requests would occupy the buffers
+/// that the products' own misses need.
+struct Prefetch {
+  const std::byte* next = nullptr;
+  const std::byte* end = nullptr;
+  int lines = 0;  // at a time
+
+  void some() {
+    for (int i = 0; i < lines && next < end; ++i, next += 64) __builtin_prefetch(next, 0, 2);
+  }
+};
+
 /// c[kRows][kVectors * lanes] = (kAdd ? c : 0) + a[kRows][depth] * b[depth][kVectors * lanes]. Word k of row
 /// r of a is a[k / kChunk * kChunkStride + r * kRowStride + k % kChunk].
 template <class Simd, int kRows, int kVectors, int kRowStride, int kChunkStride, bool kAdd>
 inline void product(std::int64_t depth, const typename Simd::Word* a, const typename Simd::Word* b,
-                    std::int64_t b_stride, float* c, std::int64_t c_stride) {
+                    std::int64_t b_stride, float* c, std::int64_t c_stride, Prefetch& prefetch) {
   // Unrolled so that the sums are registers.
   typename Simd::Float sum[kRows][kVectors];
 #pragma GCC unroll 8
@@ -55,6 +67,7 @@ inline void product(std::int64_t depth, const typename Simd::Word* a, const type
   for (; depth >= kChunk; depth -= kChunk, a += kChunkStride) {
 #pragma GCC unroll 8
     for (int k = 0; k < kChunk; ++k) step(a + k);
+    prefetch.some();
   }
   for (; depth > 0; --depth, ++a) step(a);
 #pragma GCC unroll 8
@@ -66,16 +79,16 @@ inline void product(std::int64_t depth, const typename Simd::Word* a, const type
 /// Packed queries times a K tile.
 template <class Simd, int kRows, int kVectors>
 inline void score_product(std::int64_t depth, const typename Simd::Word* q, const typename Simd::Word* k,
-                          float* scores) {
+                          float* scores, Prefetch& prefetch) {
   product<Simd, kRows, kVectors, kChunk, Simd::kRows * kChunk, false>(depth, q, k, kBlockSize, scores,
-                                                                      kBlockSize);
+                                                                      kBlockSize, prefetch);
 }
 
 /// Probabilities (64 words a row) times a V tile, added to the output.
 template <class Simd, int kRows, int kVectors>
 inline void value_product(std::int64_t depth, const typename Simd::Word* p, const typename Simd::Word* v,
-                          float* out, std::int64_t dim) {
-  product<Simd, kRows, kVectors, kBlockSize, kChunk, true>(depth, p, v, dim, out, dim);
+                          float* out, std::int64_t dim, Prefetch& prefetch) {
+  product<Simd, kRows, kVectors, kBlockSize, kChunk, true>(depth, p, v, dim, out, dim, prefetch);
 }
 
 /// Calls body.template operator()<n>() for the n in 1..kMost that equals `count`.
@@ -97,6 +110,7 @@ class Item {
   static constexpr int kRows = Simd::kRows;
   static constexpr int kPanel = Simd::kVectors * kLanes;  // columns of a full register block
   static constexpr int kRowVectors = kBlockSize / kLanes;
+  static constexpr int kRowsAhead = 8;  // queries asked for before they are packed
 
  public:
   explicit Item(const PrefillItem& item)
@@ -164,22 +178,17 @@ class Item {
     return (mask_word(t, block / 64) >> (block % 64) & 1) != 0;
   }
 
-  /// Spreads the lines of the block after this one over the products of `users` steps.
+  /// Spreads the lines of block `next` over the products of `users` steps.
   void plan_prefetch(std::int64_t next, int users) {
-    if (next < 0) {
-      prefetch_lines_ = 0;
-      return;
-    }
+    prefetch_ = {};
+    if (next < 0) return;
     const std::int64_t groups = (kBlockSize + kRows - 1) / kRows;
-    const std::int64_t products = 2 * users * groups;
-    prefetch_ = tile_of(next);
-    prefetch_end_ = prefetch_ + 2 * tile_bytes();
-    prefetch_lines_ = (2 * tile_bytes() / 64 + products - 1) / products;
-  }
-
-  void prefetch() {
-    for (std::int64_t i = 0; i < prefetch_lines_ && prefetch_ < prefetch_end_; ++i, prefetch_ += 64)
-      __builtin_prefetch(prefetch_, 0, 2);
+    const std::int64_t chunks = users * groups *
+                                (kBlockSize / kPanel * (words() / kChunk) +
+                                 dim_ / kPanel * (kBlockSize / Simd::kElementsPerWord / kChunk));
+    prefetch_.next = tile_of(next);
+    prefetch_.end = prefetch_.next + 2 * tile_bytes();
+    prefetch_.lines = chunks > 0 ? static_cast<int>((2 * tile_bytes() / 64 + chunks - 1) / chunks) : 0;
   }
 
   void begin_tile(int t) {
@@ -190,11 +199,15 @@ class Item {
     for (std::int64_t i = 0; i < kBlockSize; ++i) scratch[place_.maximum + i] = -kInfinity;
     Word* packed = reinterpret_cast<Word*>(scratch + place_.q);
     const std::int64_t chunks = words() / kChunk;
-    for (int r = 0; r < tile.rows; ++r) {
-      const float* q = params_.q + ((tile.first_token + r) * params_.num_heads + tile.head) * dim_;
+    const std::int64_t stride = params_.num_heads * dim_;
+    const float* q = params_.q + tile.first_token * stride + tile.head * dim_;
+    for (int r = 0; r < tile.rows; ++r, q += stride) {
       Word* row = packed + r / kRows * kRows * words() + r % kRows * kChunk;
-      for (std::int64_t c = 0; c < chunks; ++c, row += kRows * kChunk)
-        for (int i = 0; i < kChunk; ++i) row[i] = Simd::pack(q + (c * kChunk + i) * Simd::kElementsPerWord);
+      const float* ahead = r + kRowsAhead < tile.rows ? q + kRowsAhead * stride : q;
+      for (std::int64_t c = 0; c < chunks; ++c) {
+        __builtin_prefetch(ahead + c * kChunk * Simd::kElementsPerWord);
+        Simd::pack(q + c * kChunk * Simd::kElementsPerWord, row + c * kRows * kChunk);
+      }
     }
   }
 
@@ -240,9 +253,8 @@ class Item {
       with_constant<kRows>(rows, [&]<int kCount>() {
         for (int column = 0; column < kBlockSize && column <= last; column += kPanel)
           score_product<Simd, kCount, Simd::kVectors>(words(), q, k_ + column,
-                                                      scores + first * kBlockSize + column);
+                                                      scores + first * kBlockSize + column, prefetch_);
       });
-      prefetch();
     }
 
     float* maxima =
@@ -263,12 +275,11 @@ class Item {
       with_constant<kRows>(rows, [&]<int kCount>() {
         std::int64_t column = 0;
         for (; column + kPanel <= dim_; column += kPanel)
-          value_product<Simd, kCount, Simd::kVectors>(depth, p, v_ + column, out + column, dim_);
+          value_product<Simd, kCount, Simd::kVectors>(depth, p, v_ + column, out + column, dim_, prefetch_);
         with_constant<Simd::kVectors - 1>(static_cast<int>((dim_ - column) / kLanes), [&]<int kWidth>() {
-          value_product<Simd, kCount, kWidth>(depth, p, v_ + column, out + column, dim_);
+          value_product<Simd, kCount, kWidth>(depth, p, v_ + column, out + column, dim_, prefetch_);
         });
       });
-      prefetch();
     }
   }
 
@@ -363,9 +374,7 @@ class Item {
   float* const scratch_;
   const Word* k_ = nullptr;
   const Word* v_ = nullptr;
-  const std::byte* prefetch_ = nullptr;
-  const std::byte* prefetch_end_ = nullptr;
-  std::int64_t prefetch_lines_ = 0;
+  Prefetch prefetch_;
 };
 
 }  // namespace prefill
