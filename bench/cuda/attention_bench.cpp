@@ -168,6 +168,7 @@ void run(const Options& options) {
         attention_prefill_reference(p, step, ReferenceRounding::kNone, exact.data(), exact_lse.data(),
                                     nullptr);
         for (const std::string& sharing : options.sharing) {
+          if (sharing == "shared" && density < 1) continue;
           p.sharing = sharing == "shared"     ? TileSharing::kShared
                       : sharing == "separate" ? TileSharing::kSeparate
                                               : TileSharing::kAuto;

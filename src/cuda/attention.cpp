@@ -155,8 +155,8 @@ void attention_prefill(const PrefillAttentionParams& p, Stream stream) {
                                       .num_heads = p.num_heads,
                                       .num_kv_heads = p.num_kv_heads,
                                       .scale = p.scale};
-  const bool shared =
-      p.sharing == TileSharing::kShared || (p.sharing == TileSharing::kAuto && p.mask == nullptr);
+  const bool shared = p.sharing == TileSharing::kShared;
+  SEER_CHECK(!shared || p.mask == nullptr, "attention_prefill: tiles can share keys only without a mask");
   if (p.dtype == DType::kBF16) {
     (p.head_dim == 128 ? launch<__nv_bfloat16, 128> : launch<__nv_bfloat16, 64>)(maps, arguments, shared,
                                                                                  stream);

@@ -38,11 +38,11 @@ struct KeysValues {
   std::int64_t num_pages = 0;  // pages in the pool
 };
 
-/// How two query tiles share the keys and values that one multiprocessor reads.
+/// Whether query tiles on one multiprocessor share the keys and values that it reads.
 enum class TileSharing : std::uint8_t {
-  kAuto,  // shared when dense, separate when a mask is given
+  kAuto,
   kSeparate,
-  kShared,
+  kShared,  // dense only
 };
 
 /// Causal attention of q against k and v. The queries of sequence b are the last ones of its keys: query i

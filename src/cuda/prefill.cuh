@@ -312,7 +312,6 @@ struct PrefillComputer {
   std::uint32_t q_parity = 0;
 
   std::uint32_t q[kSteps][4];
-  float s[32];
   float o[kHeadDim / 2];
   std::uint32_t p[4][4];
   float row_max[2];
@@ -347,7 +346,7 @@ struct PrefillComputer {
   }
 
   /// Starts S = Q K^T for the next block; returns its K slot.
-  __device__ __forceinline__ int start_scores(bool& ended) {
+  __device__ __forceinline__ int start_scores(float (&s)[32], bool& ended) {
     const int slot = next_slot(k_ring, shared.k_full, shared.k_empty, shared.k_needs, ended);
     const std::uint64_t k = ptx::tile_descriptor(ptx::shared_address(shared.k[slot]), 0);
     ptx::pin(s);
@@ -383,7 +382,7 @@ struct PrefillComputer {
   }
 
   /// Hides the keys after the query in the diagonal block.
-  __device__ __forceinline__ void mask_diagonal() {
+  __device__ __forceinline__ void mask_diagonal(float (&s)[32]) const {
     const int row = warp * 16 + lane / 4;
 #pragma unroll
     for (int i = 0; i < 32; ++i) {
@@ -394,7 +393,7 @@ struct PrefillComputer {
 
   /// Scores to probabilities, in place; moves the running maxima where they must move and says so: then O has
   /// to be multiplied by `factor`.
-  __device__ __forceinline__ bool softmax(float (&factor)[2]) {
+  __device__ __forceinline__ bool softmax(float (&s)[32], float (&factor)[2]) {
     float top[2] = {s[0], s[2]};
 #pragma unroll
     for (int i = 0; i < 32; ++i) top[i % 4 / 2] = fmaxf(top[i % 4 / 2], s[i]);
@@ -427,43 +426,84 @@ struct PrefillComputer {
     return moved;
   }
 
-  __device__ __forceinline__ void pack_probabilities() {
+  __device__ __forceinline__ void pack_probabilities(const float (&s)[32]) {
 #pragma unroll
     for (int i = 0; i < 16; ++i) p[i / 4][i % 4] = ptx::pack<T>(s[2 * i], s[2 * i + 1]);
   }
 
-  /// All blocks of the list. Softmax of a block runs while P V of the one before is in flight.
-  __device__ __forceinline__ void attend(int blocks, bool diagonal, bool& k_ended, bool& v_ended) {
-    float factor[2];
-    int k_slot = start_scores(k_ended);
+  /// Block j + 1, whose scores are on their way to `current`, while P V of block j and, with kMore, Q K^T of
+  /// block j + 2 (to `next`) run. On entry p holds the probabilities of block j, on return those of j + 1.
+  template <bool kMore>
+  __device__ __forceinline__ void advance(float (&current)[32], float (&next)[32], int& current_slot,
+                                          int& next_slot, bool& k_ended, bool& v_ended) {
+    const int v_slot = start_output(v_ended);
     ptx::wgmma_commit();
-    ptx::wgmma_wait<0>();
-    ptx::pin(s);
-    arrive(&shared.k_empty[k_slot]);
-    if (diagonal) mask_diagonal();
-    softmax(factor);
-    pack_probabilities();
+    if constexpr (kMore) {
+      next_slot = start_scores(next, k_ended);
+      ptx::wgmma_commit();
+      ptx::wgmma_wait<2>();
+    } else {
+      ptx::wgmma_wait<1>();
+    }
+    ptx::pin(current);
+    arrive(&shared.k_empty[current_slot]);
+    float factor[2];
+    const bool moved = softmax(current, factor);
+    if constexpr (kMore) {
+      ptx::wgmma_wait<1>();
+    } else {
+      ptx::wgmma_wait<0>();
+    }
+    ptx::pin(o);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) ptx::pin(p[i]);
+    arrive(&shared.v_empty[v_slot]);
+    if (moved) {
+#pragma unroll
+      for (int i = 0; i < kHeadDim / 2; ++i) o[i] *= factor[i % 4 / 2];
+    }
+    pack_probabilities(current);
+  }
+
+  /// All blocks of the list.
+  __device__ __forceinline__ void attend(int blocks, bool diagonal, bool& k_ended, bool& v_ended) {
+    float s0[32], s1[32];
+    float factor[2];
+    int slot0 = start_scores(s0, k_ended);
+    int slot1 = 0;
+    ptx::wgmma_commit();
 #pragma unroll
     for (int i = 0; i < kHeadDim / 2; ++i) o[i] = 0;
-    for (int j = 1; j < blocks; ++j) {
-      k_slot = start_scores(k_ended);
-      ptx::wgmma_commit();
-      const int v_slot = start_output(v_ended);
+    if (blocks == 1) {
+      ptx::wgmma_wait<0>();
+      ptx::pin(s0);
+      arrive(&shared.k_empty[slot0]);
+      if (diagonal) mask_diagonal(s0);
+      softmax(s0, factor);
+      pack_probabilities(s0);
+    } else {
+      slot1 = start_scores(s1, k_ended);
       ptx::wgmma_commit();
       ptx::wgmma_wait<1>();
-      ptx::pin(s);
-      arrive(&shared.k_empty[k_slot]);
-      const bool moved = softmax(factor);
-      ptx::wgmma_wait<0>();
-      ptx::pin(o);
-#pragma unroll
-      for (int i = 0; i < 4; ++i) ptx::pin(p[i]);
-      arrive(&shared.v_empty[v_slot]);
-      if (moved) {
-#pragma unroll
-        for (int i = 0; i < kHeadDim / 2; ++i) o[i] *= factor[i % 4 / 2];
+      ptx::pin(s0);
+      arrive(&shared.k_empty[slot0]);
+      if (diagonal) mask_diagonal(s0);
+      softmax(s0, factor);
+      pack_probabilities(s0);
+      int left = blocks - 2;  // blocks whose scores are not started
+      for (;;) {
+        if (left == 0) {
+          advance<false>(s1, s0, slot1, slot0, k_ended, v_ended);
+          break;
+        }
+        advance<true>(s1, s0, slot1, slot0, k_ended, v_ended);
+        if (left == 1) {
+          advance<false>(s0, s1, slot0, slot1, k_ended, v_ended);
+          break;
+        }
+        advance<true>(s0, s1, slot0, slot1, k_ended, v_ended);
+        left -= 2;
       }
-      pack_probabilities();
     }
     const int v_slot = start_output(v_ended);
     ptx::wgmma_commit();
