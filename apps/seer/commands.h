@@ -14,3 +14,4 @@ void add_distill(CLI::App& parent);
 void add_calibrate(CLI::App& parent);
 void add_eval_ppl(CLI::App& parent);
 void add_report(CLI::App& parent);
+void add_bench_attention(CLI::App& bench);

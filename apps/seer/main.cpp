@@ -48,6 +48,9 @@ int main(int argc, char** argv) {
   eval.require_subcommand(1);
   add_eval_ppl(eval);
   add_report(app);
+  CLI::App& bench = *app.add_subcommand("bench", "Benchmarks");
+  bench.require_subcommand(1);
+  add_bench_attention(bench);
 
   try {
     app.parse(argc, argv);
