@@ -8,20 +8,6 @@
 namespace seer::cpu {
 namespace {
 
-/// Tiles of an item: `heads` heads of a KV head by `rows` block rows.
-struct ItemShape {
-  int heads = 0;
-  std::int64_t rows = 0;
-};
-
-/// As many tiles as profit from sharing a KV head, but enough items for every thread. The shape changes
-/// neither results nor their bits.
-ItemShape item_shape(int group, std::int64_t rows) {
-  const int parts = (group + kMaxPrefillTiles - 1) / kMaxPrefillTiles;
-  (void)rows;
-  return {(group + parts - 1) / parts, 1};
-}
-
 struct Work {
   int kv_head = 0;
   int first_head = 0;
@@ -29,6 +15,8 @@ struct Work {
   std::int64_t row = 0;  // from the first block row of the call
   std::int64_t cost = 0;
 };
+
+constexpr std::int64_t kHugePageFloats = (2 << 20) / 4;
 
 using ItemBody = void (*)(const PrefillItem&);
 
@@ -65,13 +53,15 @@ void attention_prefill(const Context& context, const PrefillAttentionParams& par
   const std::int64_t end = params.q_offset + params.num_tokens;
   const std::int64_t rows = blocks_for(end) - first_row;
   const int group = params.num_heads / params.kv.num_kv_heads;
-  const ItemShape shape = item_shape(group, rows);
+  // A large group is cut into equal parts: each shares the K and V tiles of one pass.
+  const int parts = (group + kMaxPrefillTiles - 1) / kMaxPrefillTiles;
+  const int heads = (group + parts - 1) / parts;
 
   std::vector<Work> work;
   for (std::int64_t row = 0; row < rows; ++row) {
     for (int kv_head = 0; kv_head < params.kv.num_kv_heads; ++kv_head) {
-      for (int first = 0; first < group; first += shape.heads) {
-        Work item{kv_head, kv_head * group + first, std::min(shape.heads, group - first), row, 0};
+      for (int first = 0; first < group; first += heads) {
+        Work item{kv_head, kv_head * group + first, std::min(heads, group - first), row, 0};
         for (int head = item.first_head; head < item.first_head + item.heads; ++head)
           item.cost += params.mask != nullptr ? params.mask->count(head, row) : first_row + row + 1;
         work.push_back(item);
@@ -82,12 +72,13 @@ void attention_prefill(const Context& context, const PrefillAttentionParams& par
   std::stable_sort(work.begin(), work.end(), [](const Work& a, const Work& b) { return a.cost > b.cost; });
 
   const ItemBody body = choose_body(context.isa(), params.kv.dtype);
-  const PrefillScratch place(params, shape.heads, blocks_for(end));
-  std::vector<Buffer<float>> scratch(static_cast<std::size_t>(context.num_threads()));
-  context.parallel_for(static_cast<std::int64_t>(work.size()), [&](std::int64_t i, int thread) {
+  const PrefillScratch place(params, heads, blocks_for(end));
+  context.parallel_for(static_cast<std::int64_t>(work.size()), [&](std::int64_t i, int) {
     const Work& w = work[static_cast<std::size_t>(i)];
-    Buffer<float>& buffer = scratch[static_cast<std::size_t>(thread)];
-    buffer.reserve_discard(place.size);
+    // Kept from call to call, and never below a huge page: clearing fresh pages and missing the TLB cost more
+    // than the memory.
+    static thread_local Buffer<float> buffer;
+    buffer.reserve_discard(std::max(place.size, kHugePageFloats));
     PrefillTile tiles[kMaxPrefillTiles];
     const std::int64_t block_row = first_row + w.row;
     const std::int64_t first_position = std::max(params.q_offset, block_row * kBlockSize);

@@ -251,9 +251,13 @@ class Item {
       const int rows = tile.rows - first < kRows ? tile.rows - first : kRows;
       const int last = first_last + first + rows - 1;  // of the keys that the group's last row sees
       with_constant<kRows>(rows, [&]<int kCount>() {
-        for (int column = 0; column < kBlockSize && column <= last; column += kPanel)
-          score_product<Simd, kCount, Simd::kVectors>(words(), q, k_ + column,
-                                                      scores + first * kBlockSize + column, prefetch_);
+        for (int column = 0; column < kBlockSize && column <= last; column += kPanel) {
+          const int columns = last + 1 - column < kPanel ? last + 1 - column : kPanel;
+          with_constant<Simd::kVectors>((columns + kLanes - 1) / kLanes, [&]<int kWidth>() {
+            score_product<Simd, kCount, kWidth>(words(), q, k_ + column, scores + first * kBlockSize + column,
+                                                prefetch_);
+          });
+        }
       });
     }
 

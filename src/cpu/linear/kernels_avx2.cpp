@@ -1,0 +1,21 @@
+#include "cpu/linear/kernels_body.h"
+#include "cpu/simd_avx2.h"
+
+namespace seer::cpu {
+namespace {
+
+struct Lanes : Avx2 {
+  static __m128i load_halves(const std::uint16_t* p) {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  }
+  static Float widen_bf16(const std::uint16_t* p) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load_halves(p)), 16));
+  }
+  static Float widen_f16(const std::uint16_t* p) { return _mm256_cvtph_ps(load_halves(p)); }
+};
+
+}  // namespace
+
+const LinearKernels kLinearKernelsAvx2 = {linear_body::gemv<Lanes>, linear_body::widen<Lanes>};
+
+}  // namespace seer::cpu

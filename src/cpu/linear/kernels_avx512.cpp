@@ -1,0 +1,21 @@
+#include "cpu/linear/kernels_body.h"
+#include "cpu/simd_avx512.h"
+
+namespace seer::cpu {
+namespace {
+
+struct Lanes : Avx512 {
+  static __m256i load_halves(const std::uint16_t* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  }
+  static Float widen_bf16(const std::uint16_t* p) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load_halves(p)), 16));
+  }
+  static Float widen_f16(const std::uint16_t* p) { return _mm512_cvtph_ps(load_halves(p)); }
+};
+
+}  // namespace
+
+const LinearKernels kLinearKernelsAvx512 = {linear_body::gemv<Lanes>, linear_body::widen<Lanes>};
+
+}  // namespace seer::cpu

@@ -1,0 +1,23 @@
+#include "core/dtype.h"
+#include "cpu/linear/kernels_body.h"
+#include "cpu/simd_portable.h"
+
+namespace seer::cpu {
+namespace {
+
+struct Lanes : Portable {
+  static Float widen_bf16(const std::uint16_t* p) {
+    const Int bits = {p[0], p[1], p[2], p[3]};
+    return as_float(bits << 16);
+  }
+  static Float widen_f16(const std::uint16_t* p) {
+    return Float{to_float(Float16{p[0]}), to_float(Float16{p[1]}), to_float(Float16{p[2]}),
+                 to_float(Float16{p[3]})};
+  }
+};
+
+}  // namespace
+
+const LinearKernels kLinearKernelsPortable = {linear_body::gemv<Lanes>, linear_body::widen<Lanes>};
+
+}  // namespace seer::cpu
