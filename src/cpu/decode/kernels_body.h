@@ -183,7 +183,9 @@ class Attend {
 #pragma GCC unroll 16
     for (int v = 0; v < kRowVectors; ++v) {
       const int last = static_cast<int>(keys_ - 1 - v * kLanes);
-      x[v] = last < 0 ? Simd::zero() : Simd::replace_after(Simd::exp2(x[v] - reference), last, 0);
+      // The second difference is 0, or the NaN that exp2 may lose.
+      const Float power = x[v] - reference;
+      x[v] = last < 0 ? Simd::zero() : Simd::replace_after(Simd::exp2(power) + (power - power), last, 0);
       sum = Simd::add(sum, x[v]);
       Simd::store(scores + v * kLanes, x[v]);
     }
@@ -216,17 +218,19 @@ void combine(const float* partials, std::int64_t stride, std::int64_t count, std
   for (std::int64_t i = 1; i < count; ++i)
     if (partials[i * stride + maximum] > most) most = partials[i * stride + maximum];
   float sum = 0;
-  for (std::int64_t i = 0; i < count; ++i)
-    sum += exp2f(partials[i * stride + maximum] - most) *
-           Simd::reduce_add(Simd::load(partials + i * stride + head_dim));
-  const float inverse = 1 / sum;
-  for (std::int64_t column = 0; column < head_dim; column += Simd::kLanes) {
-    Float total = Simd::zero();
-    for (std::int64_t i = 0; i < count; ++i)
-      total = Simd::fma(Simd::set(exp2f(partials[i * stride + maximum] - most)),
-                        Simd::load(partials + i * stride + column), total);
-    Simd::store_unaligned(out + column, Simd::multiply(total, Simd::set(inverse)));
+  for (std::int64_t i = 0; i < count; ++i) {
+    const float* partial = partials + i * stride;
+    const float factor = exp2f(partial[maximum] - most);
+    sum += factor * Simd::reduce_add(Simd::load(partial + head_dim));
+    const Float factors = Simd::set(factor);
+    for (std::int64_t column = 0; column < head_dim; column += Simd::kLanes) {
+      const Float before = i == 0 ? Simd::zero() : Simd::load_unaligned(out + column);
+      Simd::store_unaligned(out + column, Simd::fma(factors, Simd::load(partial + column), before));
+    }
   }
+  const Float inverse = Simd::set(1 / sum);
+  for (std::int64_t column = 0; column < head_dim; column += Simd::kLanes)
+    Simd::store_unaligned(out + column, Simd::multiply(Simd::load_unaligned(out + column), inverse));
 }
 
 }  // namespace seer::cpu::decode_body

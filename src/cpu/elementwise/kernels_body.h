@@ -93,10 +93,11 @@ double log_sum_exp(const float* x, std::int64_t count) {
   for (; i < count; ++i) maximum = x[i] > maximum ? x[i] : maximum;
   if (maximum == -__builtin_inff()) return -__builtin_inf();
 
-  // A NaN among x is the second operand of max, which returns it.
   const Float lowest = Simd::set(-126.0f), scale = Simd::set(kLog2E), most = Simd::set(maximum);
   const auto exponential = [&](Float value) __attribute__((always_inline)) {
-    return Simd::exp2(Simd::max(lowest, (value - most) * scale));
+    // A NaN is max's second operand, so its result; the difference keeps it where exp2 would not.
+    const Float power = Simd::max(lowest, (value - most) * scale);
+    return Simd::exp2(power) + (power - power);
   };
   double total = 0;
   for (i = 0; i + kLanes <= count;) {

@@ -1,0 +1,158 @@
+#include "ops/linear.h"
+
+#include <dnnl.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "core/buffer.h"
+#include "core/check.h"
+#include "cpu/linear/kernels.h"
+
+namespace seer {
+namespace {
+
+/// Up to this many rows of x the weights are read as they are, kGemvMaxRows at a time; above, a product of
+/// matrices is faster in spite of widening.
+constexpr std::int64_t kGemvRows = 2 * cpu::kGemvMaxRows;
+/// Elements of a widened slice of weights: 16 MiB.
+constexpr std::int64_t kPanelElements = 4 << 20;
+/// Weights below which a second thread costs more than it saves.
+constexpr std::int64_t kSmallGemv = 32 << 10;
+
+void check(const LinearParams& p) {
+  SEER_CHECK(p.w.dtype == DType::kF32 || p.w.dtype == DType::kF16 || p.w.dtype == DType::kBF16,
+             "linear: weights must be F32, F16 or BF16, found {}", name_of(p.w.dtype));
+  SEER_CHECK(p.m >= 0 && p.w.rows > 0 && p.w.cols > 0,
+             "linear: expected positive sizes, found {} rows of x and weights [{}, {}]", p.m, p.w.rows,
+             p.w.cols);
+  SEER_CHECK(p.m <= 1 || (p.x_stride >= p.w.cols && p.y_stride >= p.w.rows),
+             "linear: rows of x and y are {} and {} apart, weights are [{}, {}]", p.x_stride, p.y_stride,
+             p.w.rows, p.w.cols);
+}
+
+/// oneDNN's OpenMP team for the current scope.
+class TeamSize {
+ public:
+  explicit TeamSize(int threads) : before_(omp_get_max_threads()) { omp_set_num_threads(threads); }
+  ~TeamSize() { omp_set_num_threads(before_); }
+  TeamSize(const TeamSize&) = delete;
+  TeamSize& operator=(const TeamSize&) = delete;
+
+ private:
+  int before_;
+};
+
+/// Rows of weights [begin, end) of one product.
+struct GemvItem {
+  const LinearParams* params = nullptr;
+  std::int64_t begin = 0, end = 0;
+};
+
+void run_item(const cpu::LinearKernels& kernels, const GemvItem& item) {
+  const LinearParams& p = *item.params;
+  const auto* w = static_cast<const std::byte*>(p.w.data) +
+                  item.begin * p.w.cols * static_cast<std::int64_t>(size_of(p.w.dtype));
+  for (std::int64_t row = 0; row < p.m; row += cpu::kGemvMaxRows) {
+    kernels.gemv({.x = p.x + row * p.x_stride,
+                  .x_stride = p.x_stride,
+                  .m = static_cast<int>(std::min<std::int64_t>(cpu::kGemvMaxRows, p.m - row)),
+                  .dtype = p.w.dtype,
+                  .w = w,
+                  .rows = item.end - item.begin,
+                  .cols = p.w.cols,
+                  .bias = p.bias == nullptr ? nullptr : p.bias + item.begin,
+                  .y = p.y + row * p.y_stride + item.begin,
+                  .y_stride = p.y_stride,
+                  .add_to_y = p.add_to_y});
+  }
+}
+
+/// Few rows of x: all products in one parallel region.
+void gemv_many(const Context& context, const LinearParams* params, int count) {
+  const cpu::LinearKernels& kernels = cpu::linear_kernels(context.isa());
+  std::int64_t elements = 0;
+  for (int i = 0; i < count; ++i) elements += params[i].w.rows * params[i].w.cols;
+  if (context.num_threads() == 1 || elements < kSmallGemv) {
+    for (int i = 0; i < count; ++i) run_item(kernels, {&params[i], 0, params[i].w.rows});
+    return;
+  }
+  // A few items per thread, so that a thread that is held up is waited for briefly.
+  const std::int64_t share = elements / (context.num_threads() * std::int64_t{4}) + 1;
+  std::vector<GemvItem> items;
+  for (int i = 0; i < count; ++i) {
+    const LinearParams& p = params[i];
+    const std::int64_t rows = std::max<std::int64_t>(8, (share / p.w.cols + 7) / 8 * 8);
+    for (std::int64_t begin = 0; begin < p.w.rows; begin += rows)
+      items.push_back({&p, begin, std::min(begin + rows, p.w.rows)});
+  }
+  context.parallel_for(static_cast<std::int64_t>(items.size()),
+                       [&](std::int64_t i, int) { run_item(kernels, items[static_cast<std::size_t>(i)]); });
+}
+
+/// Many rows of x: slices of the weights, widened, one matrix product each.
+void gemm(const Context& context, const LinearParams& p) {
+  const cpu::LinearKernels& kernels = cpu::linear_kernels(context.isa());
+  const TeamSize team(context.num_threads());
+  // Kept by the thread: new pages for every product would cost more than filling them.
+  thread_local Buffer<float> panel;
+  const std::int64_t panel_rows =
+      p.w.dtype == DType::kF32 ? p.w.rows : std::clamp<std::int64_t>(kPanelElements / p.w.cols, 1, p.w.rows);
+  const float beta = p.add_to_y ? 1.0f : 0.0f;
+  for (std::int64_t begin = 0; begin < p.w.rows; begin += panel_rows) {
+    const std::int64_t rows = std::min(panel_rows, p.w.rows - begin);
+    const auto* stored = static_cast<const std::byte*>(p.w.data) +
+                         begin * p.w.cols * static_cast<std::int64_t>(size_of(p.w.dtype));
+    const float* weights = nullptr;
+    if (p.w.dtype == DType::kF32) {
+      weights = reinterpret_cast<const float*>(stored);
+    } else {
+      panel.reserve_discard(rows * p.w.cols);
+      float* widened = panel.data();
+      weights = widened;
+      const auto size = static_cast<std::int64_t>(size_of(p.w.dtype));
+      context.parallel_ranges(rows * p.w.cols, 4096, [&](std::int64_t from, std::int64_t to, int) {
+        kernels.widen(p.w.dtype, stored + from * size, widened + from, to - from);
+      });
+    }
+    sgemm(false, true, p.m, rows, p.w.cols, 1.0f, p.x, p.x_stride, weights, p.w.cols, beta, p.y + begin,
+          p.y_stride);
+  }
+  if (p.bias == nullptr) return;
+  context.parallel_ranges(p.m, 16, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t row = begin; row < end; ++row)
+      for (std::int64_t j = 0; j < p.w.rows; ++j) p.y[row * p.y_stride + j] += p.bias[j];
+  });
+}
+
+}  // namespace
+
+void linear(const Context& context, const LinearParams& params) { linear_many(context, &params, 1); }
+
+void linear_many(const Context& context, const LinearParams* params, int count) {
+  bool few_rows = true;
+  for (int i = 0; i < count; ++i) {
+    check(params[i]);
+    few_rows = few_rows && params[i].m <= kGemvRows;
+  }
+  if (few_rows) return gemv_many(context, params, count);
+  for (int i = 0; i < count; ++i) {
+    if (params[i].m > kGemvRows)
+      gemm(context, params[i]);
+    else
+      gemv_many(context, &params[i], 1);
+  }
+}
+
+void sgemm(bool trans_a, bool trans_b, std::int64_t m, std::int64_t n, std::int64_t k, float alpha,
+           const float* a, std::int64_t lda, const float* b, std::int64_t ldb, float beta, float* c,
+           std::int64_t ldc) {
+  if (m == 0 || n == 0) return;
+  const dnnl_status_t status =
+      dnnl_sgemm(trans_a ? 'T' : 'N', trans_b ? 'T' : 'N', m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+  SEER_CHECK(status == dnnl_success, "sgemm: oneDNN refused a product of [{}, {}] and [{}, {}] (status {})",
+             m, k, k, n, static_cast<int>(status));
+}
+
+}  // namespace seer
