@@ -15,3 +15,4 @@ void add_calibrate(CLI::App& parent);
 void add_eval_ppl(CLI::App& parent);
 void add_report(CLI::App& parent);
 void add_bench_attention(CLI::App& bench);
+void add_bench_model(CLI::App& bench);

@@ -51,6 +51,7 @@ int main(int argc, char** argv) {
   CLI::App& bench = *app.add_subcommand("bench", "Benchmarks");
   bench.require_subcommand(1);
   add_bench_attention(bench);
+  add_bench_model(bench);
 
   try {
     app.parse(argc, argv);
