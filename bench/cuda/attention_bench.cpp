@@ -2,7 +2,8 @@
 // every timed case. One JSON record a line on standard output.
 //
 //   cuda_attention_bench [--lengths 8192,32768] [--densities 1,0.5,0.1] [--masks random,sink_local]
-//                        [--sharing separate|shared|auto] [--repeat N] [--heads H] [--kv-heads G] [--dim D]
+//                        [--op prefill|decode] [--batches 1,16] [--splits N] [--sharing separate|shared|auto]
+//                        [--repeat N] [--heads H] [--kv-heads G] [--dim D]
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -10,6 +11,8 @@
 #include <cstdlib>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <numeric>
+#include <random>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -25,10 +28,13 @@ namespace seer::cuda {
 namespace {
 
 struct Options {
+  std::string op = "prefill";
+  std::vector<int> batches = {1, 16};  // decode
   std::vector<std::int64_t> lengths = {8192, 32768};
   std::vector<double> densities = {1, 0.5, 0.1};
   std::vector<std::string> masks = {"random"};
   std::vector<std::string> sharing = {"auto"};
+  int splits = 0;  // decode; 0: the library's choice
   int repeat = 0;  // 0: about 0.3 s of runs
   int heads = 32;
   int kv_heads = 8;
@@ -113,7 +119,7 @@ std::vector<double> time_runs(int repeat, const Run& run) {
 
 double bf16_value(std::uint16_t bits) { return to_float(BFloat16{bits}); }
 
-void run(const Options& options) {
+void run_prefill(const Options& options) {
   cudaDeviceProp properties{};
   check(cudaGetDeviceProperties(&properties, 0), "device");
   const int heads = options.heads;
@@ -217,6 +223,100 @@ void run(const Options& options) {
   }
 }
 
+/// Decode over pages in random order; calls rotate over several caches, so that none is found in L2.
+void run_decode(const Options& options) {
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, 0), "device");
+  const int heads = options.heads;
+  const int kv_heads = options.kv_heads;
+  const int dim = options.dim;
+  for (const int batch : options.batches) {
+    for (const std::int64_t length : options.lengths) {
+      const std::int64_t n = blocks_for(length);
+      const std::int64_t page = 2 * 64 * kv_heads * dim;
+      for (const double density : options.densities) {
+        const std::int64_t kept = density < 1 ? std::max<std::int64_t>(1, std::llround(density * n)) : n;
+        const std::int64_t bytes = batch * kept * page * 2;
+        const std::int64_t copies = std::clamp<std::int64_t>((std::int64_t{1} << 29) / bytes, 1, 8);
+        const std::int64_t pages = copies * batch * n;
+        DeviceArray<std::uint16_t> kv(pages * page);
+        fill_normal_bf16(kv.data(), kv.size(), 2);
+        std::vector<std::int32_t> table(static_cast<std::size_t>(pages));
+        std::iota(table.begin(), table.end(), 0);
+        std::shuffle(table.begin(), table.end(), std::mt19937(1));
+        const DeviceArray<std::int32_t> page_table(table);
+        DeviceArray<std::uint16_t> q(batch * heads * dim), out(batch * heads * dim);
+        fill_normal_bf16(q.data(), q.size(), 1);
+        const DeviceArray<std::int32_t> lengths(
+            std::vector<std::int32_t>(batch, static_cast<std::int32_t>(length)));
+        const std::int64_t words = (n + 63) / 64;
+        std::vector<std::uint64_t> bits(static_cast<std::size_t>(batch * kv_heads * words), 0);
+        std::vector<std::int64_t> order(static_cast<std::size_t>(n - 1));
+        std::mt19937 generator(2);
+        for (int list = 0; list < batch * kv_heads; ++list) {
+          std::iota(order.begin(), order.end(), 0);
+          std::shuffle(order.begin(), order.end(), generator);
+          order.resize(static_cast<std::size_t>(kept - 1));
+          order.push_back(n - 1);
+          for (const std::int64_t j : order) {
+            bits[static_cast<std::size_t>(list * words + j / 64)] |= std::uint64_t{1} << (j % 64);
+          }
+          order.resize(static_cast<std::size_t>(n - 1));
+        }
+        const DeviceArray<std::uint64_t> mask(bits);
+        DecodeAttentionParams p;
+        p.q = q.data();
+        p.out = out.data();
+        p.q_batch_stride = p.out_batch_stride = heads * dim;
+        p.q_head_stride = p.out_head_stride = dim;
+        p.kv = {.k = kv.data(),
+                .v = kv.data() + 64 * dim,
+                .token_stride = dim,
+                .head_stride = 2 * 64 * dim,
+                .page_table = page_table.data(),
+                .page_table_stride = n,
+                .page_stride = page,
+                .num_pages = pages};
+        p.batch = batch;
+        p.num_heads = heads;
+        p.num_kv_heads = kv_heads;
+        p.head_dim = dim;
+        p.scale = 1.0f / std::sqrt(static_cast<float>(dim));
+        p.seqlens_k = lengths.data();
+        p.mask = density < 1 ? mask.data() : nullptr;
+        p.mask_words = words;
+        p.splits = options.splits;
+        DeviceArray<std::uint8_t> workspace(static_cast<std::int64_t>(attention_decode_workspace(p)));
+        workspace.fill_bytes(0);
+        p.workspace = workspace.data();
+        std::int64_t call = 0;
+        const auto times = time_runs(options.repeat, [&] {
+          p.kv.page_table = page_table.data() + call++ % copies * batch * n;
+          attention_decode(p, nullptr);
+        });
+        const double ms = median(times);
+        nlohmann::ordered_json record;
+        record["op"] = "decode";
+        record["device"] = properties.name;
+        record["batch"] = batch;
+        record["length"] = length;
+        record["heads"] = heads;
+        record["kv_heads"] = kv_heads;
+        record["dim"] = dim;
+        record["dtype"] = "bf16";
+        record["mask"] = density < 1 ? "random" : "dense";
+        record["density"] = static_cast<double>(kept) / static_cast<double>(n);
+        record["ms"] = ms;
+        record["ms_min"] = *std::min_element(times.begin(), times.end());
+        record["runs"] = times.size();
+        record["gbps"] = static_cast<double>(bytes) / ms * 1e-6;
+        std::printf("%s\n", record.dump().c_str());
+        std::fflush(stdout);
+      }
+    }
+  }
+}
+
 template <class T>
 std::vector<T> split(const std::string& text) {
   std::vector<T> parts;
@@ -238,7 +338,11 @@ Options parse(int argc, char** argv) {
     const std::string flag = argv[i];
     SEER_CHECK(i + 1 < argc, "{}: a value must follow", flag);
     const std::string value = argv[i + 1];
-    if (flag == "--lengths") {
+    if (flag == "--op") {
+      options.op = value;
+    } else if (flag == "--batches") {
+      options.batches = split<int>(value);
+    } else if (flag == "--lengths") {
       options.lengths = split<std::int64_t>(value);
     } else if (flag == "--densities") {
       options.densities = split<double>(value);
@@ -246,6 +350,8 @@ Options parse(int argc, char** argv) {
       options.masks = split<std::string>(value);
     } else if (flag == "--sharing") {
       options.sharing = split<std::string>(value);
+    } else if (flag == "--splits") {
+      options.splits = std::stoi(value);
     } else if (flag == "--repeat") {
       options.repeat = std::stoi(value);
     } else if (flag == "--heads") {
@@ -266,7 +372,10 @@ Options parse(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   try {
-    seer::cuda::run(seer::cuda::parse(argc, argv));
+    const auto options = seer::cuda::parse(argc, argv);
+    SEER_CHECK(options.op == "prefill" || options.op == "decode", "--op: prefill or decode, got {}",
+               options.op);
+    (options.op == "prefill" ? seer::cuda::run_prefill : seer::cuda::run_decode)(options);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%s\n", error.what());
     return 2;

@@ -5,10 +5,13 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <array>
+#include <cstddef>
 #include <mutex>
 
 #include "core/check.h"
+#include "cuda/decode.h"
 #include "cuda/prefill.h"
 
 namespace seer::cuda {
@@ -155,13 +158,108 @@ void attention_prefill(const PrefillAttentionParams& p, Stream stream) {
                                       .num_heads = p.num_heads,
                                       .num_kv_heads = p.num_kv_heads,
                                       .scale = p.scale};
-  const bool shared = p.sharing == TileSharing::kShared;
-  SEER_CHECK(!shared || p.mask == nullptr, "attention_prefill: tiles can share keys only without a mask");
+  const bool can_share = p.mask == nullptr && p.num_heads / p.num_kv_heads % 2 == 0;
+  SEER_CHECK(can_share || p.sharing != TileSharing::kShared,
+             "attention_prefill: tiles can share keys only without a mask and in KV groups of even size");
+  const bool shared = can_share && p.sharing != TileSharing::kSeparate;
   if (p.dtype == DType::kBF16) {
     (p.head_dim == 128 ? launch<__nv_bfloat16, 128> : launch<__nv_bfloat16, 64>)(maps, arguments, shared,
                                                                                  stream);
   } else {
     (p.head_dim == 128 ? launch<__half, 128> : launch<__half, 64>)(maps, arguments, shared, stream);
+  }
+}
+
+namespace {
+
+/// Parts per (sequence, KV head): one part a resident CTA (two a multiprocessor) when the batch is small;
+/// several rounds of them, to even out ragged lengths, when it is large.
+int decode_splits(const DecodeAttentionParams& p) {
+  if (p.splits > 0) return p.splits;
+  int device = 0;
+  int processors = 0;
+  check(cudaGetDevice(&device), "attention_decode");
+  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "attention_decode");
+  const std::int64_t lists = static_cast<std::int64_t>(p.batch) * p.num_kv_heads;
+  const std::int64_t ctas = 2 * processors * (lists >= 64 ? 4 : 1);
+  return static_cast<int>(std::clamp<std::int64_t>(ctas / std::max<std::int64_t>(lists, 1), 1, 64));
+}
+
+std::int64_t padded(std::int64_t bytes) { return (bytes + 255) / 256 * 256; }
+
+}  // namespace
+
+std::size_t attention_decode_workspace(const DecodeAttentionParams& p) {
+  const std::int64_t heads = static_cast<std::int64_t>(decode_splits(p)) * p.batch * p.num_heads;
+  return static_cast<std::size_t>(padded(std::int64_t{4} * p.batch * p.num_kv_heads) + padded(4 * heads) +
+                                  4 * heads * p.head_dim);
+}
+
+void attention_decode(const DecodeAttentionParams& p, Stream stream) {
+  SEER_CHECK(p.dtype == DType::kBF16 || p.dtype == DType::kF16, "attention_decode: dtype BF16 or F16, got {}",
+             name_of(p.dtype));
+  SEER_CHECK(p.head_dim == 64 || p.head_dim == 128, "attention_decode: head_dim 64 or 128, got {}",
+             p.head_dim);
+  SEER_CHECK(p.num_kv_heads > 0 && p.num_heads > 0 && p.num_heads % p.num_kv_heads == 0 &&
+                 p.num_heads / p.num_kv_heads <= 16,
+             "attention_decode: num_heads must be 1 to 16 times num_kv_heads, got {} and {}", p.num_heads,
+             p.num_kv_heads);
+  SEER_CHECK(p.scale > 0, "attention_decode: scale must be positive, got {}", p.scale);
+  SEER_CHECK(p.batch >= 0 && p.batch < 65536 && p.splits >= 0,
+             "attention_decode: batch must be 0 to 65535 and splits not negative, got {} and {}", p.batch,
+             p.splits);
+  if (p.batch == 0) return;
+  check_aligned("q", p.q, p.q_batch_stride, p.q_head_stride);
+  check_aligned("out", p.out, p.out_batch_stride, p.out_head_stride);
+  check_aligned("k", p.kv.k, p.kv.token_stride, p.kv.head_stride);
+  check_aligned("v", p.kv.v, p.kv.token_stride, p.kv.head_stride);
+  SEER_CHECK(
+      p.kv.page_table != nullptr && p.kv.page_stride > 0 && p.kv.page_stride % 8 == 0 && p.kv.num_pages > 0,
+      "attention_decode: needs a paged cache, page_stride a positive multiple of 8 and num_pages positive, "
+      "got {} and {}",
+      p.kv.page_stride, p.kv.num_pages);
+  SEER_CHECK(p.seqlens_k != nullptr && p.workspace != nullptr,
+             "attention_decode: seqlens_k and workspace must be given");
+  SEER_CHECK(p.mask == nullptr || p.mask_words > 0, "attention_decode: mask_words must be positive, got {}",
+             p.mask_words);
+
+  const auto map = [&](const char* name, const void* base) {
+    return panel_map(name, p.dtype, base, p.head_dim, 64, p.kv.token_stride, p.num_kv_heads, p.kv.head_stride,
+                     p.kv.num_pages, p.kv.page_stride);
+  };
+  const DecodeMaps maps = {map("k", p.kv.k), map("v", p.kv.v)};
+  const int splits = decode_splits(p);
+  const std::int64_t heads = static_cast<std::int64_t>(splits) * p.batch * p.num_heads;
+  std::byte* workspace = static_cast<std::byte*>(p.workspace);
+  std::byte* partial_lse = workspace + padded(std::int64_t{4} * p.batch * p.num_kv_heads);
+  std::byte* partial_out = partial_lse + padded(4 * heads);
+  const DecodeArguments arguments = {.q = p.q,
+                                     .out = p.out,
+                                     .lse = p.lse,
+                                     .page_table = p.kv.page_table,
+                                     .seqlens_k = p.seqlens_k,
+                                     .mask = p.mask,
+                                     .partial_out = reinterpret_cast<float*>(partial_out),
+                                     .partial_lse = reinterpret_cast<float*>(partial_lse),
+                                     .finished = reinterpret_cast<std::int32_t*>(workspace),
+                                     .q_batch_stride = p.q_batch_stride,
+                                     .q_head_stride = p.q_head_stride,
+                                     .out_batch_stride = p.out_batch_stride,
+                                     .out_head_stride = p.out_head_stride,
+                                     .page_table_stride = p.kv.page_table_stride,
+                                     .mask_words = p.mask_words,
+                                     .splits = splits,
+                                     .batch = p.batch,
+                                     .num_heads = p.num_heads,
+                                     .num_kv_heads = p.num_kv_heads,
+                                     .scale = p.scale};
+  const auto cuda_stream = static_cast<CUstream_st*>(stream);
+  if (p.dtype == DType::kBF16) {
+    (p.head_dim == 128 ? launch_decode<__nv_bfloat16, 128>
+                       : launch_decode<__nv_bfloat16, 64>)(maps, arguments, cuda_stream);
+  } else {
+    (p.head_dim == 128 ? launch_decode<__half, 128> : launch_decode<__half, 64>)(maps, arguments,
+                                                                                 cuda_stream);
   }
 }
 

@@ -42,7 +42,7 @@ struct KeysValues {
 enum class TileSharing : std::uint8_t {
   kAuto,
   kSeparate,
-  kShared,  // dense only
+  kShared,  // dense only, for an even number of query heads a KV head
 };
 
 /// Causal attention of q against k and v. The queries of sequence b are the last ones of its keys: query i
@@ -83,5 +83,43 @@ struct PrefillAttentionParams {
 /// row without any selected block gives out = 0 and lse = -inf. Same inputs, same bits. Throws Error on
 /// parameters outside the stated set and when CUDA reports an error.
 void attention_prefill(const PrefillAttentionParams& params, Stream stream);
+
+/// One query token for each sequence of a batch, its last one, against a paged cache.
+struct DecodeAttentionParams {
+  const void* q = nullptr;  // element (b, h, d) at q[b * q_batch_stride + h * q_head_stride + d], after RoPE
+  std::int64_t q_batch_stride = 0;
+  std::int64_t q_head_stride = 0;
+  void* out = nullptr;  // as q, with its own strides
+  std::int64_t out_batch_stride = 0;
+  std::int64_t out_head_stride = 0;
+  float* lse = nullptr;  // [batch, num_heads] natural log-sum-exp of the scaled scores; nullptr: not wanted
+  KeysValues kv;         // paged
+  DType dtype = DType::kBF16;
+  int batch = 1;
+  int num_heads = 0;  // a multiple of num_kv_heads, at most 16 times
+  int num_kv_heads = 0;
+  int head_dim = 0;  // 64 or 128
+  float scale = 0;   // > 0
+  const std::int32_t* seqlens_k =
+      nullptr;  // [batch] keys of each sequence, the query's own among them; may be 0
+  /// Selected key blocks: [batch, num_kv_heads, mask_words], shared by a group's heads; bits from the last
+  /// block on are ignored. nullptr: dense.
+  const std::uint64_t* mask = nullptr;
+  std::int64_t mask_words = 0;
+  /// attention_decode_workspace() bytes, zeroed once; every call leaves it ready for the next one. Distinct
+  /// for calls that may run at the same time.
+  void* workspace = nullptr;
+  /// Parts that each sequence's list of blocks is cut into; 0: chosen from the device and the batch.
+  int splits = 0;
+};
+
+/// Bytes of workspace that attention_decode needs for these parameters (batch, heads, head_dim and splits
+/// count).
+std::size_t attention_decode_workspace(const DecodeAttentionParams& params);
+
+/// Softmax over the selected blocks' keys, all heads of a KV group together; each list of blocks is cut into
+/// parts that run side by side, and the last one to finish combines them in a fixed order: same inputs, same
+/// bits. No selected block or no key gives out = 0 and lse = -inf.
+void attention_decode(const DecodeAttentionParams& params, Stream stream);
 
 }  // namespace seer::cuda

@@ -13,4 +13,10 @@ void attention_prefill(const PrefillAttentionParams&, Stream) {
   fail("attention_prefill: this program was built without CUDA");
 }
 
+std::size_t attention_decode_workspace(const DecodeAttentionParams&) { return 0; }
+
+void attention_decode(const DecodeAttentionParams&, Stream) {
+  fail("attention_decode: this program was built without CUDA");
+}
+
 }  // namespace seer::cuda

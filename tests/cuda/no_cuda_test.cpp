@@ -11,6 +11,7 @@ TEST(NoCuda, SaysWhatIsMissing) {
   EXPECT_FALSE(available(&reason));
   EXPECT_EQ(reason, "built without CUDA");
   EXPECT_THROW(attention_prefill({}, nullptr), Error);
+  EXPECT_THROW(attention_decode({}, nullptr), Error);
 }
 
 }  // namespace
