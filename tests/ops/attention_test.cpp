@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "core/check.h"
+#include "cpu/attention/prefill_body.h"
+#include "cpu/simd_portable.h"
 #include "io/tensor_file.h"
 #include "ops/attention_cases.h"
 #include "ops/reference/attention.h"
@@ -146,6 +148,62 @@ TEST(AttentionPrefill, ChunksAgreeWithTheWhole) {
     params.out = whole.data();
     attention_prefill(context, params);
     EXPECT_TRUE(all_close(chunked, floats(whole), 1e-5)) << name_of(isa);
+  }
+}
+
+/// The pair products of Avx512Bf16 on four portable lanes, for CPUs without them: the body is the same
+/// template.
+struct PortableBf16 : Portable {
+  using Word = std::uint32_t;
+  using Operand = Int;
+  static constexpr int kElementsPerWord = 2;
+  static Word pair(const float* x) {
+    return to_bfloat16(x[0]).bits | static_cast<Word>(to_bfloat16(x[1]).bits) << 16;
+  }
+  static void pack(const float* x, Word* p) {
+    for (int i = 0; i < 8; ++i) p[i] = pair(x + 2 * i);
+  }
+  static Operand load_operand(const Word* p) {
+    Operand x;
+    std::memcpy(&x, p, sizeof x);
+    return x;
+  }
+  static Operand broadcast_operand(const Word* p) {
+    const auto x = static_cast<std::int32_t>(*p);
+    return Operand{x, x, x, x};
+  }
+  static Float multiply_add(Operand a, Operand b, Float c) {
+    const auto high = static_cast<std::int32_t>(0xffff0000u);
+    return as_float(a << 16) * as_float(b << 16) + (as_float(a & high) * as_float(b & high) + c);
+  }
+  template <int kCount>
+  static void store_operands(Word* p, const Float (&x)[kCount]) {
+    for (int v = 0; v < kCount; ++v)
+      for (int i = 0; i < kLanes; i += 2) {
+        const float values[2] = {x[v][i], x[v][i + 1]};
+        p[(v * kLanes + i) / 2] = pair(values);
+      }
+  }
+};
+
+TEST(AttentionPrefill, PairProductsAgreeWithFloat64) {
+  for (const AttentionCase& shape : test::attention_cases()) {
+    AttentionProblem problem(shape, DType::kBF16);
+    const Context context(2);
+    kv_store(context, problem.kv, 0, problem.kv.length, problem.k.data(), problem.v.data());
+    PrefillAttentionParams params = problem.params(shape);
+    std::vector<float> out(static_cast<std::size_t>(problem.q.size()), kPoison);
+    std::vector<float> lse(static_cast<std::size_t>(shape.num_tokens * shape.num_heads), kPoison);
+    params.out = out.data();
+    params.lse = lse.data();
+    cpu::attention_prefill(
+        context, params, [](const cpu::PrefillItem& item) { cpu::prefill::Item<PortableBf16>(item).run(); });
+    std::vector<double> expected(out.size());
+    std::vector<double> expected_lse(lse.size());
+    reference::attention_prefill(params, expected.data(), expected_lse.data(), nullptr);
+    const double bound = tolerance(CpuIsa::kAvx512Bf16, DType::kBF16, shape.magnitude);
+    EXPECT_TRUE(all_close(out, expected, bound)) << shape.name;
+    EXPECT_TRUE(all_close(lse, expected_lse, bound)) << shape.name;
   }
 }
 

@@ -22,9 +22,7 @@ constexpr int kTilesToShare = 4;
 constexpr int kItemsPerThread = 8;
 constexpr std::int64_t kHugePageFloats = (2 << 20) / 4;
 
-using ItemBody = void (*)(const PrefillItem&);
-
-ItemBody choose_body(CpuIsa isa, DType dtype) {
+PrefillItemBody choose_body(CpuIsa isa, DType dtype) {
   switch (isa) {
     case CpuIsa::kPortable:
       return attention_prefill_item_portable;
@@ -70,6 +68,10 @@ PrefillScratch::PrefillScratch(const PrefillAttentionParams& params, int num_til
 }
 
 void attention_prefill(const Context& context, const PrefillAttentionParams& params) {
+  attention_prefill(context, params, choose_body(context.isa(), params.kv.dtype));
+}
+
+void attention_prefill(const Context& context, const PrefillAttentionParams& params, PrefillItemBody body) {
   const std::int64_t first_row = params.q_offset / kBlockSize;
   const std::int64_t end = params.q_offset + params.num_tokens;
   const std::int64_t rows = blocks_for(end) - first_row;
@@ -105,7 +107,6 @@ void attention_prefill(const Context& context, const PrefillAttentionParams& par
   // Longest first, so that threads end together.
   std::stable_sort(work.begin(), work.end(), [](const Work& a, const Work& b) { return a.cost > b.cost; });
 
-  const ItemBody body = choose_body(context.isa(), params.kv.dtype);
   const PrefillScratch place(params, static_cast<int>(heads * item_rows), blocks_for(end));
   context.parallel_for(static_cast<std::int64_t>(work.size()), [&](std::int64_t i, int) {
     const Work& item = work[static_cast<std::size_t>(i)];

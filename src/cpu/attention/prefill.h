@@ -55,6 +55,10 @@ struct PrefillItem {
 
 inline constexpr int kMaxPrefillTiles = 8;
 
+/// attention_prefill with a given body.
+using PrefillItemBody = void (*)(const PrefillItem&);
+void attention_prefill(const Context& context, const PrefillAttentionParams& params, PrefillItemBody body);
+
 void attention_prefill_item_portable(const PrefillItem& item);
 void attention_prefill_item_avx2(const PrefillItem& item);
 void attention_prefill_item_avx512(const PrefillItem& item);

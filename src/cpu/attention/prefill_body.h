@@ -50,8 +50,7 @@ inline void product(std::int64_t depth, const typename Simd::Word* a, const type
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v)
-      sum[r][v] = kAdd ? Simd::load(c + r * c_stride + v * Simd::kLanes) : Simd::zero();
+    for (int v = 0; v < kVectors; ++v) sum[r][v] = Simd::zero();
   const auto step = [&](const typename Simd::Word* column_of_a) __attribute__((always_inline)) {
     typename Simd::Operand row_of_b[kVectors];
 #pragma GCC unroll 8
@@ -73,7 +72,9 @@ inline void product(std::int64_t depth, const typename Simd::Word* a, const type
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 8
-    for (int v = 0; v < kVectors; ++v) Simd::store(c + r * c_stride + v * Simd::kLanes, sum[r][v]);
+    for (int v = 0; v < kVectors; ++v)
+      Simd::store(c + r * c_stride + v * Simd::kLanes,
+                  kAdd ? Simd::add(Simd::load(c + r * c_stride + v * Simd::kLanes), sum[r][v]) : sum[r][v]);
 }
 
 /// Packed queries times a K tile.
