@@ -23,13 +23,12 @@ struct Flags {
   std::vector<std::int64_t> lengths{1024, 2048, 4096, 8192, 16384};
   std::vector<double> densities{0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7};
   std::string sequences = "16384:2";
-  std::string rule = "threshold";
+  std::string rule = "residual";
   bool dense_only = false;
 };
 
 void calibrate_command(const Flags& flags) {
-  SEER_CHECK(flags.rule == "threshold" || flags.rule == "top_p",
-             "--rule: expected threshold or top_p, found \"{}\"", flags.rule);
+  const SelectRule rule = parse_calibration_rule(flags.rule);
   const LoadedModel model = load_model(flags.model);
   Gate gate = load_gate(flags.model, model.config);
 
@@ -39,10 +38,8 @@ void calibrate_command(const Flags& flags) {
     documents.insert(documents.end(), std::make_move_iterator(more.begin()),
                      std::make_move_iterator(more.end()));
   }
-  CalibrateOptions options{.lengths = flags.lengths,
-                           .densities = flags.densities,
-                           .rule = flags.rule == "top_p" ? SelectRule::kTopP : SelectRule::kThreshold,
-                           .refine = !flags.dense_only};
+  CalibrateOptions options{
+      .lengths = flags.lengths, .densities = flags.densities, .rule = rule, .refine = !flags.dense_only};
   std::sort(options.lengths.begin(), options.lengths.end());
   std::sort(options.densities.begin(), options.densities.end());
   const auto sequences = cut_sequences(documents, Tokenizer::load(model.folder),
@@ -81,7 +78,7 @@ void add_calibrate(CLI::App& parent) {
       .add_option("--sequences", flags->sequences,
                   "LENGTH:COUNT,... to measure on; the longest must reach the longest of --lengths")
       ->capture_default_str();
-  command.add_option("--rule", flags->rule, "threshold | top_p")->capture_default_str();
+  command.add_option("--rule", flags->rule, "residual | threshold | top_p")->capture_default_str();
   command.add_flag("--dense-only", flags->dense_only, "skip the sparse passes that correct the table");
   add_execution_flags(command, flags->model);
   add_context_flag(command, flags->model);

@@ -18,6 +18,10 @@ constexpr const char* kSafetensors = "attn_gate_weights.safetensors";
 constexpr const char* kTorch = "attn_gate_weights.pth";
 constexpr const char* kCalibration = "calibration.json";
 
+/// Rules that a calibration may be for, as its file names them.
+constexpr std::pair<SelectRule, std::string_view> kRules[] = {
+    {SelectRule::kThreshold, "threshold"}, {SelectRule::kTopP, "top_p"}, {SelectRule::kResidual, "residual"}};
+
 Json read_json(const std::string& path) {
   try {
     return Json::parse(read_file(path));
@@ -117,9 +121,11 @@ Calibration parse_calibration(const std::string& path) {
   const Json json = read_json(path);
   Calibration calibration;
   const auto rule = required<std::string>(json, path, "rule");
-  SEER_CHECK(rule == "threshold" || rule == "top_p", "{}: rule: expected threshold or top_p, found \"{}\"",
-             path, rule);
-  calibration.rule = rule == "top_p" ? SelectRule::kTopP : SelectRule::kThreshold;
+  try {
+    calibration.rule = parse_calibration_rule(rule);
+  } catch (const Error& error) {
+    fail("{}: {}", path, error.what());
+  }
   const auto lengths = required<Json>(json, path, "lengths");
   SEER_CHECK(lengths.is_array() && !lengths.empty(), "{}: lengths: expected a list, found {}", path,
              lengths.type_name());
@@ -187,6 +193,12 @@ struct Payload {
 
 std::string gate_tensor_name(int layer, char which) {
   return fmt::format("model.layers.{}.self_attn.attn_gate.mask_linear_{}.weight", layer, which);
+}
+
+SelectRule parse_calibration_rule(std::string_view name) {
+  for (const auto& [rule, known] : kRules)
+    if (known == name) return rule;
+  fail("rule: expected threshold, top_p or residual, found \"{}\"", name);
 }
 
 double Calibration::threshold_for(double density, std::int64_t tokens) const {
@@ -288,7 +300,8 @@ void save_gate(const std::string& folder, const Gate& gate, const ModelConfig& m
 
 void save_calibration(const std::string& folder, const Calibration& calibration) {
   Json json;
-  json["rule"] = calibration.rule == SelectRule::kTopP ? "top_p" : "threshold";
+  for (const auto& [rule, name] : kRules)
+    if (rule == calibration.rule) json["rule"] = name;
   json["lengths"] = Json::array();
   for (const Calibration::Length& length : calibration.lengths) {
     Json points = Json::array();

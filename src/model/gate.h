@@ -4,6 +4,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/buffer.h"
@@ -49,7 +50,7 @@ struct Calibration {
     std::int64_t tokens = 0;
     std::vector<Point> points;
   };
-  SelectRule rule = SelectRule::kThreshold;  // kThreshold or kTopP
+  SelectRule rule = SelectRule::kThreshold;  // kThreshold, kTopP or kResidual
   std::vector<Length> lengths;
 
   /// The threshold for a density at a prompt length: log-linear interpolation between densities and between
@@ -85,6 +86,9 @@ void save_gate(const std::string& folder, const Gate& gate, const ModelConfig& m
 /// gate_type and the pools that it names, as "Qavg_Kmaxminavg"; everything else as by default. Throws Error
 /// when it names none.
 GateConfig parse_gate_type(const std::string& gate_type);
+
+/// threshold | top_p | residual, as calibration.json names them; throws Error for another name.
+SelectRule parse_calibration_rule(std::string_view name);
 
 /// Writes FOLDER/calibration.json atomically.
 void save_calibration(const std::string& folder, const Calibration& calibration);

@@ -16,10 +16,11 @@ constexpr std::array<std::pair<SelectorKind, std::string_view>, 5> kKinds{
      {SelectorKind::kOracle, "oracle"},
      {SelectorKind::kLocal, "local"},
      {SelectorKind::kRandom, "random"}}};
-constexpr std::array<std::pair<Rule, std::string_view>, 4> kRules{{{Rule::kAdaptive, "adaptive"},
+constexpr std::array<std::pair<Rule, std::string_view>, 5> kRules{{{Rule::kAdaptive, "adaptive"},
                                                                    {Rule::kNzRatio, "nz_ratio"},
                                                                    {Rule::kThreshold, "threshold"},
-                                                                   {Rule::kTopP, "top_p"}}};
+                                                                   {Rule::kTopP, "top_p"},
+                                                                   {Rule::kResidual, "residual"}}};
 
 template <class Table>
 auto parse_name(const Table& table, std::string_view name, std::string_view what) {
@@ -102,6 +103,9 @@ SelectParams resolve(const SparsityOptions& options, std::int64_t total_tokens, 
       return params;
     case Rule::kTopP:
       params.rule = SelectRule::kTopP;
+      return params;
+    case Rule::kResidual:
+      params.rule = SelectRule::kResidual;
       return params;
   }
   fail("selector: unknown rule {}", static_cast<int>(options.rule));

@@ -46,12 +46,13 @@ std::string_view name_of(SelectorKind kind);
 
 /// How the user asks for a sparsity; resolved to SelectParams for a prompt length.
 struct SparsityOptions {
-  enum class Rule { kAdaptive, kNzRatio, kThreshold, kTopP };
+  enum class Rule { kAdaptive, kNzRatio, kThreshold, kTopP, kResidual };
   Rule rule = Rule::kAdaptive;
   double value = 1.0;  // density (adaptive), nz_ratio, threshold or mass
   bool last_block_dense = false;
 };
-SparsityOptions::Rule parse_rule(std::string_view name);  ///< adaptive | nz_ratio | threshold | top_p
+SparsityOptions::Rule parse_rule(
+    std::string_view name);  ///< adaptive | nz_ratio | threshold | top_p | residual
 std::string_view name_of(SparsityOptions::Rule rule);
 
 /// `gate` is needed by kGate (and by kAdaptive's table); it must outlive the selector. `local` and `random`

@@ -43,6 +43,22 @@ void keep_mass(std::vector<std::uint64_t>& keys, const float* scores, double mas
   }
 }
 
+/// Best blocks first, while score * mass not yet kept > `value`. Only blocks above it can qualify.
+void keep_residual(std::vector<std::uint64_t>& keys, const float* scores, std::int64_t causal, double value,
+                   BlockMask& mask, int head, std::int64_t row) {
+  keys.clear();
+  for (std::int64_t j = 0; j < causal; ++j)
+    if (scores[j] > value) keys.push_back(ordered(scores[j], j));
+  std::sort(keys.begin(), keys.end(), std::greater<>());
+  double left = 1;
+  for (const std::uint64_t key : keys) {
+    const float score = scores[block_of(key)];
+    if (!(score * left > value)) break;
+    mask.set(head, row, block_of(key));
+    left -= score;
+  }
+}
+
 std::uint64_t mix(std::uint64_t x) {
   x += 0x9e3779b97f4a7c15u;
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
@@ -84,6 +100,8 @@ void select_blocks(const Context& context, const float* scores, std::int64_t str
     if (params.rule == SelectRule::kThreshold) {
       for (std::int64_t j = 0; j < causal; ++j)
         if (s[j] > params.value) mask.set(head, row, j);
+    } else if (params.rule == SelectRule::kResidual) {
+      keep_residual(scratch[static_cast<std::size_t>(thread)], s, causal, params.value, mask, head, row);
     } else {
       auto& keys = scratch[static_cast<std::size_t>(thread)];
       keys.resize(static_cast<std::size_t>(causal));

@@ -9,12 +9,16 @@
 
 namespace seer {
 
-/// How many blocks a row of scores keeps.
+/// How many blocks a row of scores keeps. kResidual is a threshold that knows what a row has already: the
+/// error of leaving mass out grows with its square, so the next block's worth is its own mass times all that
+/// is missing. A row of one strong block stops at once where a plain threshold goes on, and a flat row gets
+/// more.
 enum class SelectRule {
   kDense,      // all causal blocks
   kNzRatio,    // top-k per row, k = max(1, int((1 - sqrt(1 - value)) * num_blocks)) for every row
   kThreshold,  // softmax score strictly above value
   kTopP,       // fewest best blocks of a row whose softmax mass reaches value
+  kResidual,   // best first, while a block's softmax score times the mass not yet kept is above value
 };
 
 struct SelectParams {
@@ -28,7 +32,7 @@ struct SelectParams {
 std::int64_t top_k_for_nz_ratio(double nz_ratio, std::int64_t num_blocks);
 
 /// Fills `mask` (already shaped: heads, first_row, rows) from scores [heads, rows, stride]: for kNzRatio any
-/// scores (ties go to the later column), for kThreshold and kTopP rows that are probabilities (causal_softmax
+/// scores (ties go to the later column), for the others rows that are probabilities (causal_softmax
 /// or the pooled target).
 void select_blocks(const Context& context, const float* scores, std::int64_t stride,
                    const SelectParams& params, BlockMask& mask);

@@ -56,8 +56,24 @@ class CutHistogram {
   std::vector<std::vector<double>> blocks_;
 };
 
-/// For kThreshold the cut is the threshold; for kTopP it is the mass left out, 1 - value.
+/// The cut is the rule's value; for kTopP it is the mass left out, 1 - value.
 double value_of(SelectRule rule, double cut) { return rule == SelectRule::kTopP ? 1 - cut : cut; }
+
+/// The selector's rule of the same name.
+SparsityOptions::Rule rule_of(SelectRule rule) {
+  switch (rule) {
+    case SelectRule::kThreshold:
+      return SparsityOptions::Rule::kThreshold;
+    case SelectRule::kTopP:
+      return SparsityOptions::Rule::kTopP;
+    case SelectRule::kResidual:
+      return SparsityOptions::Rule::kResidual;
+    case SelectRule::kDense:
+    case SelectRule::kNzRatio:
+      break;
+  }
+  fail("calibrate: expected the rule threshold, top_p or residual");
+}
 
 /// Runs the gates beside a dense prefill and counts what every cut would keep.
 class DenseProbe final : public Selector {
@@ -84,7 +100,7 @@ class DenseProbe final : public Selector {
     context.parallel_for(num_heads_ * rows, [&](std::int64_t item, int thread) {
       const std::int64_t block_row = mask.first_row() + item % rows;
       float* row = scores.data + item * scores.stride;
-      if (rule_ == SelectRule::kTopP) to_mass_left_out(row, block_row + 1);
+      if (rule_ != SelectRule::kThreshold) to_cuts(row, block_row + 1);
       // The best block of a row is always kept in number: an empty row gets its diagonal.
       *std::max_element(row, row + block_row + 1) = 1.0f;
       for (std::size_t length = 0; length < lengths_.size(); ++length) {
@@ -100,14 +116,17 @@ class DenseProbe final : public Selector {
   const CutHistogram& histogram() const { return histogram_; }
 
  private:
-  /// Replaces each probability by the mass of it and of all smaller ones: a block is kept while that exceeds
-  /// 1 - top_p.
-  static void to_mass_left_out(float* row, std::int64_t causal) {
+  /// Replaces each probability by the cut up to which its block is kept. kTopP: the mass of it and of all
+  /// smaller ones, kept while that exceeds 1 - top_p. kResidual: itself times the same mass.
+  void to_cuts(float* row, std::int64_t causal) const {
     std::vector<std::pair<float, std::int64_t>> order;
     for (std::int64_t j = 0; j < causal; ++j) order.emplace_back(row[j], j);
     std::sort(order.begin(), order.end());
     double mass = 0;
-    for (const auto& [probability, j] : order) row[j] = static_cast<float>(mass += probability);
+    for (const auto& [probability, j] : order) {
+      mass += probability;
+      row[j] = static_cast<float>(rule_ == SelectRule::kTopP ? mass : probability * mass);
+    }
   }
 
   GateScorer scorer_;
@@ -180,8 +199,6 @@ double factor_at(const std::vector<Shift>& shifts, double cut, std::size_t lengt
 Calibration calibrate(Transformer& model, const Gate& gate,
                       const std::vector<std::vector<std::int32_t>>& sequences,
                       const CalibrateOptions& options) {
-  SEER_CHECK(options.rule == SelectRule::kThreshold || options.rule == SelectRule::kTopP,
-             "calibrate: expected the rule threshold or top_p");
   SEER_CHECK(!options.lengths.empty() && !options.densities.empty(),
              "calibrate: expected lengths and densities");
   SEER_CHECK(std::is_sorted(options.lengths.begin(), options.lengths.end()) &&
@@ -228,11 +245,9 @@ Calibration calibrate(Transformer& model, const Gate& gate,
   std::vector<Shift> shifts;
   for (std::size_t d = options.densities.size(); options.refine && d-- > 0;) {
     Shift shift{.cut = probe.histogram().cut_for(options.lengths.size() - 1, options.densities[d])};
-    const auto rule =
-        options.rule == SelectRule::kTopP ? SparsityOptions::Rule::kTopP : SparsityOptions::Rule::kThreshold;
-    const auto inner =
-        make_selector(SelectorKind::kGate, {.rule = rule, .value = value_of(options.rule, shift.cut)},
-                      model.config(), &gate, 0);
+    const auto inner = make_selector(
+        SelectorKind::kGate, {.rule = rule_of(options.rule), .value = value_of(options.rule, shift.cut)},
+        model.config(), &gate, 0);
     CountingSelector counter(*inner, options.lengths);
     run(counter, options.densities[d]);
     for (std::size_t l = 0; l < options.lengths.size(); ++l)

@@ -11,9 +11,9 @@
 namespace seer {
 
 struct CalibrateOptions {
-  std::vector<std::int64_t> lengths;         // prompt lengths of the table, rising
-  std::vector<double> densities;             // rising, in (0, 1)
-  SelectRule rule = SelectRule::kThreshold;  // or kTopP
+  std::vector<std::int64_t> lengths;        // prompt lengths of the table, rising
+  std::vector<double> densities;            // rising, in (0, 1)
+  SelectRule rule = SelectRule::kResidual;  // or kThreshold, kTopP
   /// Sparse passes at the thresholds found in the dense pass: earlier layers' sparsity changes what later
   /// gates see. Without them the table is the dense pass's.
   bool refine = true;

@@ -68,7 +68,7 @@ struct Fixture {
 TEST(Selectors, NamesGoBothWays) {
   for (const std::string name : {"dense", "gate", "oracle", "local", "random"})
     EXPECT_EQ(name_of(parse_selector_kind(name)), name);
-  for (const std::string name : {"adaptive", "nz_ratio", "threshold", "top_p"})
+  for (const std::string name : {"adaptive", "nz_ratio", "threshold", "top_p", "residual"})
     EXPECT_EQ(name_of(parse_rule(name)), name);
   EXPECT_THROW(parse_selector_kind("best"), Error);
   EXPECT_THROW(parse_rule(""), Error);

@@ -33,8 +33,8 @@ TEST(TopK, FollowsTheNonZeroRatio) {
 TEST(SelectBlocks, MatchesTheDefinitionInChunks) {
   const int heads = 3;
   for (const std::int64_t n : {1, 2, 20, 70}) {
-    for (const SelectRule rule :
-         {SelectRule::kDense, SelectRule::kNzRatio, SelectRule::kThreshold, SelectRule::kTopP}) {
+    for (const SelectRule rule : {SelectRule::kDense, SelectRule::kNzRatio, SelectRule::kThreshold,
+                                  SelectRule::kTopP, SelectRule::kResidual}) {
       for (const double value : {0.0, 0.02, 0.2, 0.6, 1.0}) {
         for (const bool last_dense : {false, true}) {
           auto scores = scores_with_ties(heads, n, 21);
@@ -77,7 +77,8 @@ TEST(SelectBlocks, MatchesTheDefinitionInChunks) {
 TEST(SelectBlocks, NanScoresSelectSomethingAndStayInBounds) {
   const std::int64_t n = 40;
   std::vector<float> scores(static_cast<std::size_t>(n * n), NAN);
-  for (const SelectRule rule : {SelectRule::kNzRatio, SelectRule::kThreshold, SelectRule::kTopP}) {
+  for (const SelectRule rule :
+       {SelectRule::kNzRatio, SelectRule::kThreshold, SelectRule::kTopP, SelectRule::kResidual}) {
     BlockMask mask(1, 0, n);
     select_blocks(Context(1), scores.data(), n, {rule, 0.3, false, n}, mask);
     for (std::int64_t row = 0; row < n; ++row) EXPECT_GT(mask.count(0, row), 0);

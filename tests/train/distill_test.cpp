@@ -168,7 +168,7 @@ TEST_F(Distill, CalibrationMeetsItsDensities) {
   std::vector<std::int32_t> tokens(2048);
   for (std::size_t i = 0; i < tokens.size(); ++i)
     tokens[i] = static_cast<std::int32_t>((i * i * 17 + i) % 350);
-  for (const SelectRule rule : {SelectRule::kThreshold, SelectRule::kTopP}) {
+  for (const SelectRule rule : {SelectRule::kThreshold, SelectRule::kTopP, SelectRule::kResidual}) {
     gate.calibration = calibrate(transformer, gate, {tokens},
                                  {.lengths = {1024, 2048}, .densities = {0.2, 0.5}, .rule = rule});
     for (const std::int64_t length : {1024, 2048}) {

@@ -27,6 +27,7 @@ std::vector<std::uint8_t> select_row(std::span<const float> scores, const Select
   for (const std::size_t column : best) {
     const bool wanted = params.rule == SelectRule::kNzRatio     ? taken < k
                         : params.rule == SelectRule::kThreshold ? scores[column] > params.value
+                        : params.rule == SelectRule::kResidual  ? scores[column] * (1 - mass) > params.value
                                                                 : mass < params.value;
     if (!wanted) break;
     selected[column] = 1;
