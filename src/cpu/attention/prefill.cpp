@@ -16,6 +16,8 @@ struct Work {
   std::int64_t cost = 0;  // selected blocks
 };
 
+/// Query heads of an item at most: their queries and outputs must stay in the L2 cache.
+constexpr int kMaxHeads = 8;
 /// Tiles that pay for widening a bf16 block or fetching a float32 one.
 constexpr int kTilesToShare = 4;
 /// Items a thread should get at least, to end together with the others.
@@ -79,7 +81,7 @@ void attention_prefill(const Context& context, const PrefillAttentionParams& par
   const int group = params.num_heads / kv_heads;
   // An item is a KV head's query heads in one block row: a large group is cut into equal parts, a small one
   // takes more rows where there are enough. None of this changes a tile's result.
-  const int parts = (group + kMaxPrefillTiles - 1) / kMaxPrefillTiles;
+  const int parts = (group + kMaxHeads - 1) / kMaxHeads;
   const int heads = (group + parts - 1) / parts;
   const std::int64_t item_rows =
       std::clamp<std::int64_t>(rows * kv_heads * parts / (kItemsPerThread * context.num_threads()), 1,

@@ -20,7 +20,7 @@ struct PrefillTile {
   std::int64_t first_position = 0;      // of the sequence
   std::int64_t block_row = 0;           // of the whole attention map
   const std::uint64_t* mask = nullptr;  // this row's words; nullptr: dense
-  float* pooled_target = nullptr;       // [block_row + 1 .. stride) of it, or nullptr
+  float* pooled_target = nullptr;       // this row's [pooled_target_stride], or nullptr
 };
 
 /// Sizes and places of the scratch of an item, in floats from its start or from its tile's.
@@ -52,8 +52,6 @@ struct PrefillItem {
   const PrefillScratch* place = nullptr;
   float* scratch = nullptr;  // [place->size], 64-byte aligned
 };
-
-inline constexpr int kMaxPrefillTiles = 8;
 
 /// attention_prefill with a given body.
 using PrefillItemBody = void (*)(const PrefillItem&);

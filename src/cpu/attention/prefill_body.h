@@ -14,9 +14,7 @@
 
 #include "cpu/attention/prefill.h"
 
-namespace seer::cpu {
-
-namespace prefill {
+namespace seer::cpu::prefill {
 
 inline constexpr float kInfinity = __builtin_inff();
 inline constexpr float kLog2E = 1.44269504088896340736f;
@@ -30,6 +28,7 @@ inline constexpr int kChunk = 8;
 
 /// Lines that will be needed soon, asked for a few at a time: a burst of requests would occupy the buffers
 /// that the products' own misses need.
+template <class Simd>  // one copy per instruction set
 struct Prefetch {
   const std::byte* next = nullptr;
   const std::byte* end = nullptr;
@@ -44,7 +43,7 @@ struct Prefetch {
 /// r of a is a[k / kChunk * kChunkStride + r * kRowStride + k % kChunk].
 template <class Simd, int kRows, int kVectors, int kRowStride, int kChunkStride, bool kAdd>
 inline void product(std::int64_t depth, const typename Simd::Word* a, const typename Simd::Word* b,
-                    std::int64_t b_stride, float* c, std::int64_t c_stride, Prefetch& prefetch) {
+                    std::int64_t b_stride, float* c, std::int64_t c_stride, Prefetch<Simd>& prefetch) {
   // Unrolled so that the sums are registers.
   typename Simd::Float sum[kRows][kVectors];
 #pragma GCC unroll 8
@@ -80,7 +79,7 @@ inline void product(std::int64_t depth, const typename Simd::Word* a, const type
 /// Packed queries times a K tile.
 template <class Simd, int kRows, int kVectors>
 inline void score_product(std::int64_t depth, const typename Simd::Word* q, const typename Simd::Word* k,
-                          float* scores, Prefetch& prefetch) {
+                          float* scores, Prefetch<Simd>& prefetch) {
   product<Simd, kRows, kVectors, kChunk, Simd::kRows * kChunk, false>(depth, q, k, kBlockSize, scores,
                                                                       kBlockSize, prefetch);
 }
@@ -88,7 +87,7 @@ inline void score_product(std::int64_t depth, const typename Simd::Word* q, cons
 /// Probabilities (64 words a row) times a V tile, added to the output.
 template <class Simd, int kRows, int kVectors>
 inline void value_product(std::int64_t depth, const typename Simd::Word* p, const typename Simd::Word* v,
-                          float* out, std::int64_t dim, Prefetch& prefetch) {
+                          float* out, std::int64_t dim, Prefetch<Simd>& prefetch) {
   product<Simd, kRows, kVectors, kBlockSize, kChunk, true>(depth, p, v, dim, out, dim, prefetch);
 }
 
@@ -103,6 +102,7 @@ inline void with_constant(int count, const Body& body) {
   }
 }
 
+/// The work on one PrefillItem.
 template <class Simd>
 class Item {
   using Float = typename Simd::Float;
@@ -216,7 +216,7 @@ class Item {
   void load_block(std::int64_t block) {
     const std::byte* k = tile_of(block);
     const std::byte* v = k + tile_bytes();
-    if (tile_bytes() == kBlockSize * dim_ / Simd::kElementsPerWord * 4) {
+    if (tile_bytes() == kBlockSize * words() * 4) {
       k_ = reinterpret_cast<const Word*>(k);
       v_ = reinterpret_cast<const Word*>(v);
       return;
@@ -379,8 +379,7 @@ class Item {
   float* const scratch_;
   const Word* k_ = nullptr;
   const Word* v_ = nullptr;
-  Prefetch prefetch_;
+  Prefetch<Simd> prefetch_;
 };
 
-}  // namespace prefill
-}  // namespace seer::cpu
+}  // namespace seer::cpu::prefill
