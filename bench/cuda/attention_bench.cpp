@@ -129,7 +129,8 @@ void run_prefill(const Options& options) {
     const std::int64_t n = blocks_for(length);
     const std::vector<std::int32_t> cumulative = {0, static_cast<std::int32_t>(length)};
     DeviceArray<std::int32_t> cu_seqlens(cumulative);
-    DeviceArray<std::int32_t> workspace(1);
+    DeviceArray<std::int32_t> workspace(2);
+    workspace.fill_bytes(0);
     DeviceArray<std::uint16_t> q(length * heads * dim), k(length * kv_heads * dim),
         v(length * kv_heads * dim);
     DeviceArray<std::uint16_t> out(length * heads * dim);

@@ -91,8 +91,23 @@ def milliseconds(function):
     return triton.testing.do_bench(function, warmup=50, rep=300, return_mode="median")
 
 
+def time_decode(args, batch, length):
+    """cuDNN's attention of one query a sequence, dense."""
+    q = torch.randn(batch, args.heads, 1, args.dim, device="cuda", dtype=torch.bfloat16)
+    k, v = (torch.randn(batch, args.kv_heads, length, args.dim, device="cuda", dtype=torch.bfloat16)
+            for _ in range(2))
+    with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
+        ms = milliseconds(lambda: F.scaled_dot_product_attention(q, k, v, enable_gqa=True))
+    print(json.dumps({"op": "decode", "peer": "cudnn", "device": torch.cuda.get_device_name(),
+                      "torch": torch.__version__, "batch": batch, "length": length, "heads": args.heads,
+                      "kv_heads": args.kv_heads, "dim": args.dim, "dtype": "bf16", "mask": "dense", "density": 1.0,
+                      "ms": ms, "gbps": 2 * k.numel() * 2 / ms * 1e-6}), flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--op", choices=("prefill", "decode"), default="prefill")
+    parser.add_argument("--batches", default="1,16", help="decode")
     parser.add_argument("--lengths", default="8192,32768")
     parser.add_argument("--densities", default="0.5,0.1")
     parser.add_argument("--peers", default="cudnn,flash,flex,triton")
@@ -106,6 +121,12 @@ def main():
         parser.error(f"--peers: known are {sorted(known)}, got {args.peers}")
     group = args.heads // args.kv_heads
     generator = torch.Generator("cuda").manual_seed(1)
+
+    if args.op == "decode":
+        for batch in map(int, args.batches.split(",")):
+            for length in map(int, args.lengths.split(",")):
+                time_decode(args, batch, length)
+        return
 
     for length in map(int, args.lengths.split(",")):
         n = (length + BLOCK - 1) // BLOCK

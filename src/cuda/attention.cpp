@@ -147,7 +147,7 @@ void attention_prefill(const PrefillAttentionParams& p, Stream stream) {
                                       .cu_seqlens_k = p.cu_seqlens_k,
                                       .page_table = p.kv.page_table,
                                       .mask = p.mask,
-                                      .next_item = p.workspace,
+                                      .counters = p.workspace,
                                       .out_token_stride = p.out_token_stride,
                                       .out_head_stride = p.out_head_stride,
                                       .total_q = p.total_q,
@@ -182,7 +182,7 @@ int decode_splits(const DecodeAttentionParams& p) {
   check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "attention_decode");
   const std::int64_t lists = static_cast<std::int64_t>(p.batch) * p.num_kv_heads;
   const std::int64_t ctas = 2 * processors * (lists >= 64 ? 4 : 1);
-  return static_cast<int>(std::clamp<std::int64_t>(ctas / std::max<std::int64_t>(lists, 1), 1, 64));
+  return static_cast<int>(std::clamp<std::int64_t>(ctas / std::max<std::int64_t>(lists, 1), 1, kMaxSplits));
 }
 
 std::int64_t padded(std::int64_t bytes) { return (bytes + 255) / 256 * 256; }
@@ -205,8 +205,8 @@ void attention_decode(const DecodeAttentionParams& p, Stream stream) {
              "attention_decode: num_heads must be 1 to 16 times num_kv_heads, got {} and {}", p.num_heads,
              p.num_kv_heads);
   SEER_CHECK(p.scale > 0, "attention_decode: scale must be positive, got {}", p.scale);
-  SEER_CHECK(p.batch >= 0 && p.batch < 65536 && p.splits >= 0,
-             "attention_decode: batch must be 0 to 65535 and splits not negative, got {} and {}", p.batch,
+  SEER_CHECK(p.batch >= 0 && p.batch < 65536 && p.splits >= 0 && p.splits <= kMaxSplits,
+             "attention_decode: batch must be 0 to 65535 and splits 0 to 64, got {} and {}", p.batch,
              p.splits);
   if (p.batch == 0) return;
   check_aligned("q", p.q, p.q_batch_stride, p.q_head_stride);

@@ -74,7 +74,8 @@ struct PrefillAttentionParams {
   /// nullptr: dense. mask_words covers the longest sequence.
   const std::uint64_t* mask = nullptr;
   std::int64_t mask_words = 0;
-  /// 4 bytes, overwritten; distinct for calls that may run at the same time.
+  /// Two counters, zeroed once; every call leaves them zero. Distinct for calls that may run at the same
+  /// time.
   std::int32_t* workspace = nullptr;
   TileSharing sharing = TileSharing::kAuto;
 };

@@ -19,6 +19,8 @@ namespace seer::cuda {
 
 void check(cudaError_t status, const char* what);
 
+inline constexpr float kLn2 = 0.69314718055994530942f;
+
 template <int kHeadDim>
 struct DecodeConfig {
   static constexpr int kTileBytes = 64 * kHeadDim * 2;
@@ -37,6 +39,7 @@ struct DecodeShared {
       std::uint8_t v[Config::kStages][Config::kTileBytes];
     };
     float out[Config::kWarps][16][kHeadDim];  // once the blocks are done
+    float weight[16][kMaxSplits];             // once the parts are done
   };
   std::uint64_t full[Config::kStages];
   std::uint64_t empty[Config::kStages];
@@ -69,6 +72,8 @@ __global__ void __launch_bounds__(DecodeConfig<kHeadDim>::kThreads, 2)
       ptx::mbarrier_init(ptx::shared_address(&shared.empty[i]), Config::kWarps);
     }
     ptx::fence_mbarrier_init();
+    ptx::prefetch_tensor_map(&maps.k);
+    ptx::prefetch_tensor_map(&maps.v);
   }
 
   const int length = __ldg(arg.seqlens_k + b);
@@ -249,12 +254,6 @@ __global__ void __launch_bounds__(DecodeConfig<kHeadDim>::kThreads, 2)
 
   const std::int64_t first_head = static_cast<std::int64_t>(b) * arg.num_heads + kv_head * group;
   const std::int64_t part_heads = static_cast<std::int64_t>(arg.batch) * arg.num_heads;
-  const auto store = [&](int row, int column, float value, float lse_log2) {
-    static_cast<T*>(
-        arg.out)[b * arg.out_batch_stride + (kv_head * group + row) * arg.out_head_stride + column] =
-        static_cast<T>(value);
-    if (arg.lse != nullptr && column == 0) arg.lse[first_head + row] = lse_log2 * 0.69314718055994530942f;
-  };
   for (int i = threadIdx.x; i < group * kHeadDim; i += kComputing) {
     const int row = i / kHeadDim;
     const int column = i % kHeadDim;
@@ -272,7 +271,10 @@ __global__ void __launch_bounds__(DecodeConfig<kHeadDim>::kThreads, 2)
     }
     const float lse = top > -INFINITY ? top + log2f(sum) : -INFINITY;
     if (arg.splits == 1) {
-      store(row, column, value, lse);
+      static_cast<T*>(
+          arg.out)[b * arg.out_batch_stride + (kv_head * group + row) * arg.out_head_stride + column] =
+          static_cast<T>(value);
+      if (arg.lse != nullptr && column == 0) arg.lse[first_head + row] = lse * kLn2;
     } else {
       const std::int64_t head = part * part_heads + first_head + row;
       arg.partial_out[head * kHeadDim + column] = value;
@@ -291,25 +293,50 @@ __global__ void __launch_bounds__(DecodeConfig<kHeadDim>::kThreads, 2)
   }
   ptx::named_barrier_sync(1, kComputing);
   if (shared.last == 0) return;
-  for (int i = threadIdx.x; i < group * kHeadDim; i += kComputing) {
+  // Weights of the parts, a warp a row.
+  for (int row = warp; row < group; row += Config::kWarps) {
+    float lse[kMaxSplits / 32];
+    float top = -INFINITY;
+#pragma unroll
+    for (int i = 0; i < kMaxSplits / 32; ++i) {
+      const int s = i * 32 + lane;
+      lse[i] = s < arg.splits ? __ldcg(arg.partial_lse + s * part_heads + first_head + row) : -INFINITY;
+      top = fmaxf(top, lse[i]);
+    }
+    for (int step = 16; step > 0; step /= 2) top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, step));
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < kMaxSplits / 32; ++i) {
+      lse[i] = top > -INFINITY ? ptx::exp2_approx(lse[i] - top) : 0;
+      sum += lse[i];
+    }
+    for (int step = 16; step > 0; step /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+#pragma unroll
+    for (int i = 0; i < kMaxSplits / 32; ++i) {
+      shared.weight[row][i * 32 + lane] = top > -INFINITY ? lse[i] / sum : 0;
+    }
+    if (arg.lse != nullptr && lane == 0) {
+      arg.lse[first_head + row] = top > -INFINITY ? (top + log2f(sum)) * kLn2 : -INFINITY;
+    }
+  }
+  ptx::named_barrier_sync(1, kComputing);
+  for (int i = threadIdx.x * 4; i < group * kHeadDim; i += kComputing * 4) {
     const int row = i / kHeadDim;
     const int column = i % kHeadDim;
-    const float* lse = arg.partial_lse + first_head + row;
-    const float* out = arg.partial_out + (first_head + row) * kHeadDim + column;
-    float top = -INFINITY;
-    for (int s = 0; s < arg.splits; ++s) top = fmaxf(top, __ldcg(lse + s * part_heads));
-    float sum = 0;
-    float value = 0;
-    if (top > -INFINITY) {
+    const float* parts = arg.partial_out + (first_head + row) * kHeadDim + column;
+    float4 value = {};
 #pragma unroll 8
-      for (int s = 0; s < arg.splits; ++s) {
-        const float weight = ptx::exp2_approx(__ldcg(lse + s * part_heads) - top);
-        sum += weight;
-        value += weight * __ldcg(out + s * part_heads * kHeadDim);
-      }
-      value /= sum;
+    for (int s = 0; s < arg.splits; ++s) {
+      const float4 x = __ldcg(reinterpret_cast<const float4*>(parts + s * part_heads * kHeadDim));
+      const float weight = shared.weight[row][s];
+      value.x += weight * x.x;
+      value.y += weight * x.y;
+      value.z += weight * x.z;
+      value.w += weight * x.w;
     }
-    store(row, column, value, top > -INFINITY ? top + log2f(sum) : -INFINITY);
+    *reinterpret_cast<uint2*>(static_cast<T*>(arg.out) + b * arg.out_batch_stride +
+                              (kv_head * group + row) * arg.out_head_stride + column) =
+        make_uint2(ptx::pack<T>(value.x, value.y), ptx::pack<T>(value.z, value.w));
   }
 }
 

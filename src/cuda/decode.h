@@ -7,6 +7,9 @@
 
 namespace seer::cuda {
 
+/// Most parts of a list.
+inline constexpr int kMaxSplits = 64;
+
 /// Kernel arguments; fields as in DecodeAttentionParams.
 struct DecodeArguments {
   const void* q;

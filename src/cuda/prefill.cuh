@@ -115,6 +115,21 @@ __device__ __forceinline__ std::uint64_t load_mask_words(const PrefillArguments&
   return bits;
 }
 
+/// The result of a tile without blocks, by one warp.
+template <int kHeadDim, int kTiles>
+__device__ __forceinline__ void store_empty(const PrefillArguments& arg, const PrefillItem& item, int lane) {
+  for (int t = 0; t < kTiles; ++t) {
+    const int first = max(item.first_token, item.begin);
+    const int last = min(item.first_token + kBlock, item.end);
+    for (int token = first; token < last; ++token) {
+      if (arg.lse != nullptr && lane == 0) arg.lse[(item.head + t) * arg.total_q + token] = -INFINITY;
+      auto* row = static_cast<std::uint16_t*>(arg.out) + token * arg.out_token_stride +
+                  (item.head + t) * arg.out_head_stride;
+      if (lane < kHeadDim / 8) reinterpret_cast<uint4*>(row)[lane] = make_uint4(0, 0, 0, 0);
+    }
+  }
+}
+
 /// The planning warp: takes items from the common counter, in order of sections of one sequence and KV head,
 /// so that their keys stay in L2; in a section the longest rows first.
 template <int kHeadDim, int kTiles>
@@ -129,7 +144,7 @@ __device__ __forceinline__ void plan_items(const PrefillArguments& arg,
   for (bool more = true; more;) {
     const int number = next;
     int taken = 0;
-    if (lane == 0) taken = static_cast<int>(gridDim.x) + atomicAdd(arg.next_item, 1);
+    if (lane == 0) taken = static_cast<int>(gridDim.x) + atomicAdd(&arg.counters[0], 1);
     PrefillItem item{};
     item.head = -1;
     std::uint64_t words = 0;
@@ -159,11 +174,14 @@ __device__ __forceinline__ void plan_items(const PrefillArguments& arg,
         item.blocks = static_cast<int>(__reduce_add_sync(0xffffffffu, blocks));
         item.diagonal = __any_sync(0xffffffffu, diagonal);
       } else {
-        item.head = -2;  // the sequence has no such row
+        item.end = item.begin;  // the sequence has no such row
       }
     }
     next = __shfl_sync(0xffffffffu, taken, 0);
-    if (item.head == -2) continue;
+    if (more && item.blocks == 0) {
+      store_empty<kHeadDim, kTiles>(arg, item, lane);
+      continue;
+    }
     ptx::mbarrier_wait(ptx::shared_address(&shared.plan_empty[ring.slot]), ring.parity);
     PrefillPlan& plan = shared.plan[ring.slot];
     plan.words[lane] = words;
@@ -171,6 +189,11 @@ __device__ __forceinline__ void plan_items(const PrefillArguments& arg,
     __syncwarp();
     if (lane == 0) ptx::mbarrier_arrive(ptx::shared_address(&shared.plan_full[ring.slot]));
     ring.advance();
+  }
+  // Nobody takes an item after the last planner is done: the counters are left as they were found.
+  if (lane == 0 && atomicAdd(&arg.counters[1], 1) == static_cast<int>(gridDim.x) - 1) {
+    arg.counters[0] = 0;
+    arg.counters[1] = 0;
   }
 }
 
@@ -211,7 +234,7 @@ struct PrefillFetcher {
     if (lane == 0) {
       shared.item = item;
       const std::uint32_t barrier = ptx::shared_address(&shared.q_full);
-      if (item.head < 0 || item.blocks == 0) {
+      if (item.head < 0) {
         ptx::mbarrier_arrive(barrier);
       } else {
         ptx::mbarrier_arrive_expect(barrier, kTiles * Config::kTileBytes);
@@ -332,6 +355,7 @@ struct PrefillComputer {
     return slot;
   }
 
+  /// Takes the fragments of the q tile and gives its shared memory back.
   __device__ __forceinline__ void load_q() {
     const int row = warp * 16 + lane % 16;
 #pragma unroll
@@ -340,6 +364,8 @@ struct PrefillComputer {
       ptx::load_matrix_x4(q[step], ptx::shared_address(shared.q[tile]) + step / 4 * kPanelBytes + row * 128 +
                                        ((chunk ^ (row & 7)) * 16));
     }
+    __syncwarp();
+    arrive(&shared.q_empty);
   }
 
   /// Hides the keys after the query in the diagonal block.
@@ -392,20 +418,21 @@ struct PrefillComputer {
     for (int i = 0; i < 16; ++i) p[i / 4][i % 4] = ptx::pack<T>(s[2 * i], s[2 * i + 1]);
   }
 
-  /// All blocks of the list.
-  __device__ __forceinline__ void attend(int blocks, bool diagonal) {
-    float s[32];
+  /// All blocks of the list. On entry Q K^T of the first is in flight from K slot `k_slot`; on return P V of
+  /// the last is, from the V slot returned.
+  __device__ __forceinline__ int attend(float (&s)[32], int k_slot, const PrefillItem& item) {
     float factor[2];
-    int k_slot = start_scores(s);
     ptx::wgmma_wait<0>();
     ptx::pin(s);
     arrive(&shared.k_empty[k_slot]);
-    if (diagonal) mask_diagonal(s);
+    if (item.diagonal != 0) mask_diagonal(s);
+    row_max[0] = row_max[1] = -INFINITY;
+    row_sum[0] = row_sum[1] = 0;
     softmax(s, factor);
     pack_probabilities(s);
 #pragma unroll
     for (int i = 0; i < kHeadDim / 2; ++i) o[i] = 0;
-    for (int j = 1; j < blocks; ++j) {
+    for (int j = 1; j < item.blocks; ++j) {
       take_turn();
       k_slot = start_scores(s);
       const int v_slot = start_output();
@@ -425,10 +452,7 @@ struct PrefillComputer {
       }
       pack_probabilities(s);
     }
-    const int v_slot = start_output();
-    ptx::wgmma_wait<0>();
-    ptx::pin(o);
-    arrive(&shared.v_empty[v_slot]);
+    return start_output();
   }
 
   /// With two tiles the warpgroups take turns at starting products, so that one's softmax meets the other's
@@ -440,37 +464,48 @@ struct PrefillComputer {
     if constexpr (kTiles == 2) ptx::named_barrier_arrive(2 - tile, 256);
   }
 
+  __device__ __forceinline__ PrefillItem next_item() {
+    ptx::mbarrier_wait(ptx::shared_address(&shared.q_full), q_parity);
+    q_parity ^= 1;
+    return shared.item;
+  }
+
   __device__ __forceinline__ void run() {
     if (tile == 1) pass_turn();  // the first turn is tile 0's
+    PrefillItem item = next_item();
+    if (item.head < 0) return;
+    float s[32];
+    load_q();
+    int k_slot = start_scores(s);
     for (;;) {
-      ptx::mbarrier_wait(ptx::shared_address(&shared.q_full), q_parity);
-      q_parity ^= 1;
-      const PrefillItem item = shared.item;
-      if (item.head < 0) return;
-      if (item.blocks > 0) load_q();
-      __syncwarp();
-      arrive(&shared.q_empty);
-      row_max[0] = row_max[1] = -INFINITY;
-      row_sum[0] = row_sum[1] = 0;
-      if (item.blocks > 0) attend(item.blocks, item.diagonal != 0);
+      const int v_slot = attend(s, k_slot, item);
+      const PrefillItem next = next_item();
+      if (next.head >= 0) load_q();
+      ptx::wgmma_wait<0>();
+      ptx::pin(o);
+      arrive(&shared.v_empty[v_slot]);
+      if (next.head < 0) break;
+      // The next item's first product runs while this one's output is stored.
+      k_slot = start_scores(s);
       store(item, item.head + tile);
+      item = next;
     }
+    store(item, item.head + tile);
   }
 
   /// Normalises and stores the tile's own rows; a quad of lanes exchanges columns so that each lane stores 16
   /// bytes.
   __device__ __forceinline__ void store(const PrefillItem& item, int head) {
-    const bool empty = item.blocks == 0;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       float sum = row_sum[r];
       sum += __shfl_xor_sync(0xffffffffu, sum, 1);
       sum += __shfl_xor_sync(0xffffffffu, sum, 2);
-      const float inverse = empty ? 0.0f : 1.0f / sum;
+      const float inverse = 1.0f / sum;
       const int token = item.first_token + warp * 16 + r * 8 + lane / 4;
       const bool own = token >= item.begin && token < item.end;
       if (arg.lse != nullptr && own && lane % 4 == 0) {
-        arg.lse[head * arg.total_q + token] = empty ? -INFINITY : row_max[r] * arg.scale + logf(sum);
+        arg.lse[head * arg.total_q + token] = row_max[r] * arg.scale + logf(sum);
       }
       T* row = static_cast<T*>(arg.out) + token * arg.out_token_stride + head * arg.out_head_stride;
 #pragma unroll
@@ -479,7 +514,7 @@ struct PrefillComputer {
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const int n = (panel * 4 + i) * 4 + 2 * r;
-          u[i] = empty ? 0u : ptx::pack<T>(o[n] * inverse, o[n + 1] * inverse);
+          u[i] = ptx::pack<T>(o[n] * inverse, o[n + 1] * inverse);
         }
         transpose_quad(u);
         if (own) {
@@ -531,6 +566,9 @@ __global__ void __launch_bounds__(PrefillConfig<kHeadDim, kTiles>::kThreads,
       ptx::mbarrier_init(ptx::shared_address(&shared.plan_empty[i]), 1);
     }
     ptx::fence_mbarrier_init();
+    ptx::prefetch_tensor_map(&maps.q);
+    ptx::prefetch_tensor_map(&maps.k);
+    ptx::prefetch_tensor_map(&maps.v);
   }
   __syncthreads();
   if (warp < 4) {
@@ -566,7 +604,6 @@ void launch_prefill(const PrefillMaps& maps, const PrefillArguments& arguments, 
   int processors = 0;
   check(cudaGetDevice(&device), "attention_prefill");
   check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "attention_prefill");
-  check(cudaMemsetAsync(arguments.next_item, 0, sizeof(std::int32_t), stream), "attention_prefill");
   kernel<<<processors * Config::kCtasPerSm, Config::kThreads, Config::kSharedBytes, stream>>>(maps,
                                                                                               arguments);
   check(cudaGetLastError(), "attention_prefill");

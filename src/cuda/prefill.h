@@ -15,7 +15,7 @@ struct PrefillArguments {
   const std::int32_t* cu_seqlens_k;
   const std::int32_t* page_table;  // nullptr: contiguous
   const std::uint64_t* mask;       // nullptr: dense
-  std::int32_t* next_item;         // work counter, zero at launch
+  std::int32_t* counters;          // items taken, CTAs done; zero at launch and at the end
   std::int64_t out_token_stride;
   std::int64_t out_head_stride;
   std::int64_t total_q;

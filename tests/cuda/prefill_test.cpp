@@ -181,7 +181,8 @@ struct Problem {
     const int batch = static_cast<int>(c.seqlens_q.size());
     cu_seqlens_q = DeviceArray<std::int32_t>(cu_q);
     cu_seqlens_k = DeviceArray<std::int32_t>(cu_k);
-    workspace = DeviceArray<std::int32_t>(1);
+    workspace = DeviceArray<std::int32_t>(2);
+    workspace.fill_bytes(0);
 
     std::vector<float> values(static_cast<std::size_t>(total_q * c.num_heads * c.head_dim));
     test::fill_normal(values, 1, c.magnitude);
