@@ -31,6 +31,8 @@ def parse_arguments():
                         help="of torch's tensors and of seer's KV cache")
     parser.add_argument("--threads", type=int, default=0, help="0: one per core")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--clock", default="wall", choices=["wall", "cpu"],
+                        help="cpu: processor time by thread, for machines with other work to do")
     parser.add_argument("--isa", default="native", choices=["native", "avx2"],
                         help="avx2 limits seer, torch, MKL and oneDNN to AVX2")
     parser.add_argument("--flex", action="store_true", help="also FlexAttention, dense and sparse")
@@ -52,15 +54,16 @@ def run_seer(args, length):
         subprocess.run([args.seer, "bench", "attention", "--lengths", str(length), "--densities", args.densities,
                         "--heads", str(args.heads), "--kv-heads", str(args.kv_heads), "--head-dim",
                         str(args.head_dim), "--dtype", args.dtype, "--threads", str(args.threads), "--repeats",
-                        "2", "--check", "--json", path], check=True, stdout=subprocess.DEVNULL)
+                        "2", "--clock", args.clock, "--check", "--json", path], check=True, stdout=subprocess.DEVNULL)
         with open(path) as file:
             return json.load(file)
 
 
-def seconds_of(body):
-    start = time.perf_counter()
+def seconds_of(args, body):
+    now = time.perf_counter if args.clock == "wall" else lambda: time.process_time() / args.threads
+    start = now()
     body()
-    return time.perf_counter() - start
+    return now() - start
 
 
 def flex_runs(torch, q, k, v, densities):
@@ -100,6 +103,7 @@ def main():
     result = {"benchmark": "attention against torch", "torch": torch.__version__,
               "torch_isa": torch.backends.cpu.get_cpu_capability(), "threads": args.threads, "dtype": args.dtype,
               "heads": args.heads, "kv_heads": args.kv_heads, "head_dim": args.head_dim, "rounds": args.rounds,
+              "clock": args.clock,
               "records": []}
     print(f"{'length':>8} {'implementation':>16} {'density':>8} {'ms':>10} {'GFLOP/s':>9} {'SDPA / it':>10}")
     for length in [int(x) for x in args.lengths.split(",")]:
@@ -116,7 +120,7 @@ def main():
         gate = {}
         for _ in range(args.rounds):
             for key, run in peers.items():
-                least[key] = min(least.get(key, float("inf")), seconds_of(run))
+                least[key] = min(least.get(key, float("inf")), seconds_of(args, run))
             seer = run_seer(args, length)
             result.update(cpu=seer["cpu"], seer_isa=seer["isa"])
             result["peak_gflops"] = max(result.get("peak_gflops", 0), seer["peak_gflops"])
