@@ -47,16 +47,16 @@ class TeamSize {
 /// Rows of weights [begin, end) of one product.
 struct GemvItem {
   const LinearParams* params = nullptr;
+  const float* x = nullptr;  // arranged
   std::int64_t begin = 0, end = 0;
 };
 
-void run_item(const cpu::LinearKernels& kernels, const GemvItem& item) {
+void run_item(const cpu::LinearKernels& kernels, std::int64_t arranged_cols, const GemvItem& item) {
   const LinearParams& p = *item.params;
   const auto* w = static_cast<const std::byte*>(p.w.data) +
                   item.begin * p.w.cols * static_cast<std::int64_t>(size_of(p.w.dtype));
   for (std::int64_t row = 0; row < p.m; row += cpu::kGemvMaxRows) {
-    kernels.gemv({.x = p.x + row * p.x_stride,
-                  .x_stride = p.x_stride,
+    kernels.gemv({.x = item.x + row * arranged_cols,
                   .m = static_cast<int>(std::min<std::int64_t>(cpu::kGemvMaxRows, p.m - row)),
                   .dtype = p.w.dtype,
                   .w = w,
@@ -72,23 +72,44 @@ void run_item(const cpu::LinearKernels& kernels, const GemvItem& item) {
 /// Few rows of x: all products in one parallel region.
 void gemv_many(const Context& context, const LinearParams* params, int count) {
   const cpu::LinearKernels& kernels = cpu::linear_kernels(context.isa());
-  std::int64_t elements = 0;
-  for (int i = 0; i < count; ++i) elements += params[i].w.rows * params[i].w.cols;
-  if (context.num_threads() == 1 || elements < kSmallGemv) {
-    for (int i = 0; i < count; ++i) run_item(kernels, {&params[i], 0, params[i].w.rows});
-    return;
+  const auto padded = [&](const LinearParams& p) {
+    return (p.w.cols + kernels.step - 1) / kernels.step * kernels.step;
+  };
+  std::int64_t elements = 0, arranged_size = 0;
+  for (int i = 0; i < count; ++i) {
+    elements += params[i].w.rows * params[i].w.cols;
+    arranged_size += params[i].m * padded(params[i]);
   }
+  Buffer<float> arranged(arranged_size);
   // A few items per thread, so that a thread that is held up is waited for briefly.
-  const std::int64_t share = elements / (context.num_threads() * std::int64_t{4}) + 1;
+  const bool small = context.num_threads() == 1 || elements < kSmallGemv;
+  const std::int64_t share = small ? elements : elements / (context.num_threads() * std::int64_t{4}) + 1;
   std::vector<GemvItem> items;
+  float* next = arranged.data();
   for (int i = 0; i < count; ++i) {
     const LinearParams& p = params[i];
+    const bool same_x = i > 0 && p.x == params[i - 1].x && p.x_stride == params[i - 1].x_stride &&
+                        p.m == params[i - 1].m && p.w.cols == params[i - 1].w.cols &&
+                        p.w.dtype == params[i - 1].w.dtype;
+    const float* x = same_x ? items.back().x : next;
+    for (std::int64_t row = 0; row < p.m && !same_x; row += cpu::kGemvMaxRows) {
+      const std::int64_t rows = std::min<std::int64_t>(cpu::kGemvMaxRows, p.m - row);
+      kernels.arrange(p.w.dtype, p.x + row * p.x_stride, p.x_stride, static_cast<int>(rows), p.w.cols, next);
+      next += rows * padded(p);
+    }
     const std::int64_t rows = std::max<std::int64_t>(8, (share / p.w.cols + 7) / 8 * 8);
     for (std::int64_t begin = 0; begin < p.w.rows; begin += rows)
-      items.push_back({&p, begin, std::min(begin + rows, p.w.rows)});
+      items.push_back({&p, x, begin, std::min(begin + rows, p.w.rows)});
   }
-  context.parallel_for(static_cast<std::int64_t>(items.size()),
-                       [&](std::int64_t i, int) { run_item(kernels, items[static_cast<std::size_t>(i)]); });
+  const auto run = [&](std::int64_t i, int) {
+    const GemvItem& item = items[static_cast<std::size_t>(i)];
+    run_item(kernels, padded(*item.params), item);
+  };
+  if (small) {
+    for (std::size_t i = 0; i < items.size(); ++i) run(static_cast<std::int64_t>(i), 0);
+  } else {
+    context.parallel_for(static_cast<std::int64_t>(items.size()), run);
+  }
 }
 
 /// Many rows of x: slices of the weights, widened, one matrix product each.

@@ -13,8 +13,7 @@ inline constexpr int kGemvMaxRows = 8;
 
 /// y[r, j] = x[r, :] . w[j, :] + bias[j] for consecutive rows j of a weight matrix, as stored.
 struct GemvPart {
-  const float* x = nullptr;  // [m, cols], rows x_stride apart
-  std::int64_t x_stride = 0;
+  const float* x = nullptr;   // [m, cols] as `arrange` wrote it
   int m = 0;                  // 1..kGemvMaxRows
   DType dtype = DType::kF32;  // kF32, kF16 or kBF16
   const void* w = nullptr;    // [rows, cols], of any alignment
@@ -27,6 +26,11 @@ struct GemvPart {
 };
 
 struct LinearKernels {
+  /// Columns are taken this many at a time.
+  std::int64_t step;
+  /// Writes m rows of x in the order in which weights of this type are read, for gemv: [steps][m][step]
+  /// floats, padded with zeros.
+  void (*arrange)(DType dtype, const float* x, std::int64_t x_stride, int m, std::int64_t cols, float* out);
   /// An element's bits depend on its own row of x and of w alone.
   void (*gemv)(const GemvPart& part);
   /// Exact conversion to float32.

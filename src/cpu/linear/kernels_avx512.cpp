@@ -11,11 +11,19 @@ struct Lanes : Avx512 {
   static Float widen_bf16(const std::uint16_t* p) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load_halves(p)), 16));
   }
+  static Float widen_bf16_even(const std::uint16_t* p) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16));
+  }
+  static Float widen_bf16_odd(const std::uint16_t* p) {
+    const __m512i high = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), high));
+  }
   static Float widen_f16(const std::uint16_t* p) { return _mm512_cvtph_ps(load_halves(p)); }
 };
 
 }  // namespace
 
-const LinearKernels kLinearKernelsAvx512 = {linear_body::gemv<Lanes>, linear_body::widen<Lanes>};
+const LinearKernels kLinearKernelsAvx512 = {2 * Lanes::kLanes, linear_body::arrange<Lanes>,
+                                            linear_body::gemv<Lanes>, linear_body::widen<Lanes>};
 
 }  // namespace seer::cpu

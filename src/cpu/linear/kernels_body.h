@@ -1,6 +1,6 @@
 // The bodies of products with stored weights, as templates over a SIMD wrapper (cpu/simd.h) that the
-// including unit extends by `widen_bf16(const std::uint16_t*)` and `widen_f16(const std::uint16_t*)`:
-// kLanes values from unaligned memory.
+// including unit extends by reads of unaligned memory: widen_bf16(p) and widen_f16(p) of kLanes values,
+// widen_bf16_even(p) and widen_bf16_odd(p) of every other one of 2 * kLanes.
 #pragma once
 
 #include <cstdint>
@@ -9,37 +9,77 @@
 
 namespace seer::cpu::linear_body {
 
-/// How a stored type becomes lanes of float32.
+/// How a stored type becomes lanes of float32. A step of 2 * kLanes values is read in two halves, in an order
+/// of the type's own: value i is lane place(i) % kLanes of half place(i) / kLanes.
+template <class Simd>
 struct StoredF32 {
+  using Float = typename Simd::Float;
   using Element = float;
-  template <class Simd>
-  static typename Simd::Float load(const float* p) {
-    return Simd::load_unaligned(p);
-  }
+  static Float load(const float* p) { return Simd::load_unaligned(p); }
+  static Float load_half(const float* p, int half) { return load(p + half * Simd::kLanes); }
+  static int place(int i) { return i; }
 };
-struct StoredBf16 {
-  using Element = std::uint16_t;
-  template <class Simd>
-  static typename Simd::Float load(const std::uint16_t* p) {
-    return Simd::widen_bf16(p);
-  }
-};
+template <class Simd>
 struct StoredF16 {
+  using Float = typename Simd::Float;
   using Element = std::uint16_t;
-  template <class Simd>
-  static typename Simd::Float load(const std::uint16_t* p) {
-    return Simd::widen_f16(p);
+  static Float load(const std::uint16_t* p) { return Simd::widen_f16(p); }
+  static Float load_half(const std::uint16_t* p, int half) { return load(p + half * Simd::kLanes); }
+  static int place(int i) { return i; }
+};
+template <class Simd>
+struct StoredBf16 {
+  using Float = typename Simd::Float;
+  using Element = std::uint16_t;
+  static Float load(const std::uint16_t* p) { return Simd::widen_bf16(p); }
+  static Float load_half(const std::uint16_t* p, int half) {
+    return half == 0 ? Simd::widen_bf16_even(p) : Simd::widen_bf16_odd(p);
   }
+  /// Even values, then odd ones: a shift or an AND widens a vector of pairs.
+  static int place(int i) { return i / 2 + i % 2 * Simd::kLanes; }
 };
 
-/// Bytes ahead of the rows in work that are asked for. Rows are contiguous, so this is their sequel.
-inline constexpr std::int64_t kPrefetchBytes = 4096;
+/// Calls body.template operator()<Stored>() for the stored type of `dtype`.
+template <class Simd, class Body>
+inline void with_stored(DType dtype, const Body& body) {
+  switch (dtype) {
+    case DType::kF32:
+      return body.template operator()<StoredF32<Simd>>();
+    case DType::kBF16:
+      return body.template operator()<StoredBf16<Simd>>();
+    case DType::kF16:
+      return body.template operator()<StoredF16<Simd>>();
+    default:
+      return;
+  }
+}
+
+template <class Simd>
+void arrange(DType dtype, const float* x, std::int64_t x_stride, int m, std::int64_t cols, float* out) {
+  constexpr int kStep = 2 * Simd::kLanes;
+  with_stored<Simd>(dtype, [&]<class Stored>() {
+    for (std::int64_t k = 0; k < cols; k += kStep) {
+      const std::int64_t count = cols - k < kStep ? cols - k : kStep;
+      for (int r = 0; r < m; ++r, out += kStep) {
+        const float* row = x + r * x_stride + k;
+        if (count == kStep) {
+          for (int i = 0; i < kStep; ++i) out[Stored::place(i)] = row[i];
+        } else {
+          for (int i = 0; i < kStep; ++i) out[Stored::place(i)] = i < count ? row[i] : 0;
+        }
+      }
+    }
+  });
+}
+
+/// What the first-level cache can take in advance.
+inline constexpr std::int64_t kPrefetchBytes = 16 << 10;
 
 template <class Simd, class Stored>
 class Gemv {
   using Float = typename Simd::Float;
   using Element = typename Stored::Element;
-  static constexpr int kLanes = Simd::kLanes;
+  static constexpr int kStep = 2 * Simd::kLanes;
 
  public:
   static void run(const GemvPart& part) {
@@ -64,11 +104,11 @@ class Gemv {
   }
 
  private:
-  /// Rows of w at a time: enough sums to hide the latency of an addition, few enough to stay in registers.
+  /// Rows of w at a time: enough sums to hide the latency of an addition, as many as stay in registers.
   template <int kM>
   static constexpr int rows_at_once() {
-    constexpr int kSums = Simd::kLanes == 16 ? 16 : 8;
-    return kM == 1 ? 8 : (kSums / kM > 0 ? kSums / kM : 1);
+    constexpr int kSums = Simd::kLanes == 16 ? 24 : 12;
+    return kSums / kM < 8 ? kSums / kM : 8;
   }
 
   template <int kM>
@@ -82,47 +122,42 @@ class Gemv {
   template <int kM, int kRows>
   static void block(const GemvPart& part, std::int64_t first) {
     const Element* w = static_cast<const Element*>(part.w) + first * part.cols;
+    const float* x = part.x;
     Float sum[kM][kRows];
 #pragma GCC unroll 8
     for (int r = 0; r < kM; ++r)
 #pragma GCC unroll 16
       for (int j = 0; j < kRows; ++j) sum[r][j] = Simd::zero();
-    const auto step = [&](const Float(&x)[kM], const Element* column, std::int64_t stride)
-        __attribute__((always_inline)) {
-#pragma GCC unroll 16
-      for (int j = 0; j < kRows; ++j) {
-        const Float weights = Stored::template load<Simd>(column + j * stride);
+    const auto step = [&](const Element* column, std::int64_t stride) __attribute__((always_inline)) {
+#pragma GCC unroll 2
+      for (int half = 0; half < 2; ++half, x += Simd::kLanes) {
+        Float weights[kRows];
 #pragma GCC unroll 8
-        for (int r = 0; r < kM; ++r) sum[r][j] = Simd::fma(x[r], weights, sum[r][j]);
+        for (int j = 0; j < kRows; ++j) weights[j] = Stored::load_half(column + j * stride, half);
+#pragma GCC unroll 8
+        for (int r = 0; r < kM; ++r) {
+          const Float value = Simd::load(x + r * kStep);
+#pragma GCC unroll 8
+          for (int j = 0; j < kRows; ++j) sum[r][j] = Simd::fma(value, weights[j], sum[r][j]);
+        }
       }
+      x += kM * kStep - kStep;
     };
-    const std::int64_t whole = part.cols / kLanes * kLanes;
-    const char* ahead = reinterpret_cast<const char*>(w + kRows * part.cols) + kPrefetchBytes;
-    for (std::int64_t k = 0; k < whole; k += kLanes) {
-      constexpr int kStepBytes = kRows * kLanes * static_cast<int>(sizeof(Element));
+    // Short rows are over before the hardware's prefetch is under way: the next rows are asked for.
+    const std::int64_t rows_bytes = kRows * part.cols * static_cast<std::int64_t>(sizeof(Element));
+    const std::int64_t ahead = rows_bytes <= kPrefetchBytes ? kRows * part.cols : 0;
+    std::int64_t k = 0;
+    for (; k + kStep <= part.cols; k += kStep) {
 #pragma GCC unroll 8
-      for (int line = 0; line < kStepBytes; line += 64) __builtin_prefetch(ahead + line, 0, 2);
-      ahead += kStepBytes;
-      Float x[kM];
-#pragma GCC unroll 8
-      for (int r = 0; r < kM; ++r) x[r] = Simd::load_unaligned(part.x + r * part.x_stride + k);
-      step(x, w + k, part.cols);
+      for (int j = 0; j < kRows; ++j) __builtin_prefetch(w + k + j * part.cols + ahead, 0, 3);
+      step(w + k, part.cols);
     }
-    if (whole < part.cols) {
-      // The rest, padded with zeros.
-      const std::int64_t rest = part.cols - whole;
-      float padded_x[kLanes];
-      Element padded_w[kRows * kLanes];
-      Float x[kM];
-      for (int r = 0; r < kM; ++r) {
-        for (std::int64_t i = 0; i < kLanes; ++i)
-          padded_x[i] = i < rest ? part.x[r * part.x_stride + whole + i] : 0;
-        x[r] = Simd::load_unaligned(padded_x);
-      }
+    if (k < part.cols) {
+      Element padded[kRows * kStep];
       for (int j = 0; j < kRows; ++j)
-        for (std::int64_t i = 0; i < kLanes; ++i)
-          padded_w[j * kLanes + i] = i < rest ? w[j * part.cols + whole + i] : Element{};
-      step(x, padded_w, kLanes);
+        for (std::int64_t i = 0; i < kStep; ++i)
+          padded[j * kStep + i] = k + i < part.cols ? w[j * part.cols + k + i] : Element{};
+      step(padded, kStep);
     }
 #pragma GCC unroll 8
     for (int r = 0; r < kM; ++r) {
@@ -139,46 +174,23 @@ class Gemv {
 
 template <class Simd>
 void gemv(const GemvPart& part) {
-  switch (part.dtype) {
-    case DType::kF32:
-      return Gemv<Simd, StoredF32>::run(part);
-    case DType::kBF16:
-      return Gemv<Simd, StoredBf16>::run(part);
-    case DType::kF16:
-      return Gemv<Simd, StoredF16>::run(part);
-    default:
-      return;
-  }
-}
-
-template <class Simd, class Stored>
-void widen_from(const void* source, float* destination, std::int64_t count) {
-  using Element = typename Stored::Element;
-  constexpr int kLanes = Simd::kLanes;
-  const Element* values = static_cast<const Element*>(source);
-  std::int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes)
-    Simd::store_unaligned(destination + i, Stored::template load<Simd>(values + i));
-  if (i == count) return;
-  Element padded[kLanes] = {};
-  float widened[kLanes];
-  for (std::int64_t j = i; j < count; ++j) padded[j - i] = values[j];
-  Simd::store_unaligned(widened, Stored::template load<Simd>(padded));
-  for (std::int64_t j = i; j < count; ++j) destination[j] = widened[j - i];
+  with_stored<Simd>(part.dtype, [&]<class Stored>() { Gemv<Simd, Stored>::run(part); });
 }
 
 template <class Simd>
 void widen(DType dtype, const void* source, float* destination, std::int64_t count) {
-  switch (dtype) {
-    case DType::kF32:
-      return widen_from<Simd, StoredF32>(source, destination, count);
-    case DType::kBF16:
-      return widen_from<Simd, StoredBf16>(source, destination, count);
-    case DType::kF16:
-      return widen_from<Simd, StoredF16>(source, destination, count);
-    default:
-      return;
-  }
+  constexpr int kLanes = Simd::kLanes;
+  with_stored<Simd>(dtype, [&]<class Stored>() {
+    const auto* values = static_cast<const typename Stored::Element*>(source);
+    std::int64_t i = 0;
+    for (; i + kLanes <= count; i += kLanes) Simd::store_unaligned(destination + i, Stored::load(values + i));
+    if (i == count) return;
+    typename Stored::Element padded[kLanes] = {};
+    float widened[kLanes];
+    for (std::int64_t j = i; j < count; ++j) padded[j - i] = values[j];
+    Simd::store_unaligned(widened, Stored::load(padded));
+    for (std::int64_t j = i; j < count; ++j) destination[j] = widened[j - i];
+  });
 }
 
 }  // namespace seer::cpu::linear_body

@@ -10,6 +10,8 @@ struct Lanes : Portable {
     const Int bits = {p[0], p[1], p[2], p[3]};
     return as_float(bits << 16);
   }
+  static Float widen_bf16_even(const std::uint16_t* p) { return as_float(Int{p[0], p[2], p[4], p[6]} << 16); }
+  static Float widen_bf16_odd(const std::uint16_t* p) { return as_float(Int{p[1], p[3], p[5], p[7]} << 16); }
   static Float widen_f16(const std::uint16_t* p) {
     return Float{to_float(Float16{p[0]}), to_float(Float16{p[1]}), to_float(Float16{p[2]}),
                  to_float(Float16{p[3]})};
@@ -18,6 +20,7 @@ struct Lanes : Portable {
 
 }  // namespace
 
-const LinearKernels kLinearKernelsPortable = {linear_body::gemv<Lanes>, linear_body::widen<Lanes>};
+const LinearKernels kLinearKernelsPortable = {2 * Lanes::kLanes, linear_body::arrange<Lanes>,
+                                              linear_body::gemv<Lanes>, linear_body::widen<Lanes>};
 
 }  // namespace seer::cpu
