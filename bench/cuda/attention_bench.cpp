@@ -3,7 +3,7 @@
 //
 //   cuda_attention_bench [--lengths 8192,32768] [--densities 1,0.5,0.1] [--masks random,sink_local]
 //                        [--op prefill|decode] [--batches 1,16] [--splits N] [--sharing separate|shared|auto]
-//                        [--repeat N] [--heads H] [--kv-heads G] [--dim D]
+//                        [--repeat N] [--same-bits N] [--heads H] [--kv-heads G] [--dim D]
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -34,8 +34,9 @@ struct Options {
   std::vector<double> densities = {1, 0.5, 0.1};
   std::vector<std::string> masks = {"random"};
   std::vector<std::string> sharing = {"auto"};
-  int splits = 0;  // decode; 0: the library's choice
-  int repeat = 0;  // 0: about 0.3 s of runs
+  int same_bits = 0;  // prefill: further runs whose bits are compared, beside other work on the GPU
+  int splits = 0;     // decode; 0: the library's choice
+  int repeat = 0;     // 0: about 0.3 s of runs
   int heads = 32;
   int kv_heads = 8;
   int dim = 128;
@@ -118,6 +119,29 @@ std::vector<double> time_runs(int repeat, const Run& run) {
 }
 
 double bf16_value(std::uint16_t bits) { return to_float(BFloat16{bits}); }
+
+/// Whether `runs` runs give the same output bits while a second stream copies memory.
+template <class Run>
+bool same_bits(int runs, DeviceArray<std::uint16_t>& out, const Run& run) {
+  cudaStream_t other{};
+  check(cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking), "stream");
+  DeviceArray<std::uint8_t> noise(std::int64_t{1} << 29);
+  DeviceArray<std::uint64_t> sums(runs);
+  sums.fill_bytes(0);
+  for (int i = 0; i < runs; ++i) {
+    const std::size_t half = noise.bytes() / 2;
+    check(cudaMemcpyAsync(noise.data() + i % 2 * half, noise.data() + (i + 1) % 2 * half, half,
+                          cudaMemcpyDeviceToDevice, other),
+          "noise");
+    check(cudaMemsetAsync(out.data(), 0xff, out.bytes()), "poison");
+    run();
+    hash_words(reinterpret_cast<const std::uint32_t*>(out.data()), out.size() / 2, sums.data() + i);
+  }
+  check(cudaDeviceSynchronize(), "same bits");
+  check(cudaStreamDestroy(other), "stream");
+  const auto values = sums.download();
+  return std::all_of(values.begin(), values.end(), [&](std::uint64_t x) { return x == values[0]; });
+}
 
 void run_prefill(const Options& options) {
   cudaDeviceProp properties{};
@@ -216,6 +240,10 @@ void run_prefill(const Options& options) {
           record["runs"] = times.size();
           record["tflops"] = flop / ms * 1e-9;
           record["max_error"] = error;
+          if (options.same_bits > 0) {
+            record["same_bits_runs"] = options.same_bits;
+            record["same_bits"] = same_bits(options.same_bits, out, [&] { attention_prefill(p, nullptr); });
+          }
           std::printf("%s\n", record.dump().c_str());
           std::fflush(stdout);
         }
@@ -351,6 +379,8 @@ Options parse(int argc, char** argv) {
       options.masks = split<std::string>(value);
     } else if (flag == "--sharing") {
       options.sharing = split<std::string>(value);
+    } else if (flag == "--same-bits") {
+      options.same_bits = std::stoi(value);
     } else if (flag == "--splits") {
       options.splits = std::stoi(value);
     } else if (flag == "--repeat") {

@@ -19,7 +19,23 @@ __global__ void fill_kernel(__nv_bfloat16* values, std::int64_t count, std::uint
   }
 }
 
+__global__ void hash_kernel(const std::uint32_t* words, std::int64_t count, unsigned long long* sum) {
+  const std::int64_t stride = static_cast<std::int64_t>(gridDim.x) * blockDim.x;
+  unsigned long long total = 0;
+  for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count;
+       i += stride) {
+    std::uint64_t x = (static_cast<std::uint64_t>(i) << 32 | words[i]) * 0x9e3779b97f4a7c15ull;
+    x = (x ^ (x >> 29)) * 0xbf58476d1ce4e5b9ull;
+    total += x ^ (x >> 32);
+  }
+  atomicAdd(sum, total);
+}
+
 }  // namespace
+
+void hash_words(const std::uint32_t* words, std::int64_t count, std::uint64_t* sum) {
+  hash_kernel<<<1024, 256>>>(words, count, reinterpret_cast<unsigned long long*>(sum));
+}
 
 void fill_normal_bf16(std::uint16_t* values, std::int64_t count, std::uint64_t seed) {
   fill_kernel<<<1024, 256>>>(reinterpret_cast<__nv_bfloat16*>(values), count, seed);

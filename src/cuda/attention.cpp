@@ -172,8 +172,8 @@ void attention_prefill(const PrefillAttentionParams& p, Stream stream) {
 
 namespace {
 
-/// Parts per (sequence, KV head): one part a resident CTA (two a multiprocessor) when the batch is small;
-/// several rounds of them, to even out ragged lengths, when it is large.
+/// Parts per (sequence, KV head): about one part a multiprocessor when the batch is small, where the latency
+/// of combining counts; four rounds of resident CTAs when it is large, to even out ragged lengths.
 int decode_splits(const DecodeAttentionParams& p) {
   if (p.splits > 0) return p.splits;
   int device = 0;
@@ -181,7 +181,7 @@ int decode_splits(const DecodeAttentionParams& p) {
   check(cudaGetDevice(&device), "attention_decode");
   check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "attention_decode");
   const std::int64_t lists = static_cast<std::int64_t>(p.batch) * p.num_kv_heads;
-  const std::int64_t ctas = 2 * processors * (lists >= 64 ? 4 : 1);
+  const std::int64_t ctas = processors * (lists >= 64 ? 8 : 1);
   return static_cast<int>(std::clamp<std::int64_t>(ctas / std::max<std::int64_t>(lists, 1), 1, kMaxSplits));
 }
 

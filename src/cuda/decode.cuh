@@ -76,29 +76,29 @@ __global__ void __launch_bounds__(DecodeConfig<kHeadDim>::kThreads, 2)
     ptx::prefetch_tensor_map(&maps.v);
   }
 
-  const int length = __ldg(arg.seqlens_k + b);
-  const int last_block = (length + 63) / 64 - 1;
   const std::uint64_t* mask_row =
       arg.mask == nullptr
           ? nullptr
           : arg.mask + (static_cast<std::int64_t>(b) * arg.num_kv_heads + kv_head) * arg.mask_words;
-  const auto load_words = [&](int chunk) {
+  const auto read_words = [&](int chunk) {
+    const int word = chunk * 32 + lane;
+    return mask_row != nullptr && word < arg.mask_words ? __ldg(mask_row + word) : ~std::uint64_t{0};
+  };
+  std::uint64_t words = warp == Config::kWarps ? read_words(0) : 0;  // beside the length, not after it
+  const int length = __ldg(arg.seqlens_k + b);
+  const int last_block = (length + 63) / 64 - 1;
+  const auto limit_words = [&](std::uint64_t bits, int chunk) {
     const int word = chunk * 32 + lane;
     if (last_block < 0 || word > last_block >> 6) return std::uint64_t{0};
-    std::uint64_t bits = mask_row == nullptr ? ~std::uint64_t{0} : __ldg(mask_row + word);
-    if (word == last_block >> 6) bits &= ~std::uint64_t{0} >> (63 - (last_block & 63));
-    return bits;
+    return word == last_block >> 6 ? bits & ~std::uint64_t{0} >> (63 - (last_block & 63)) : bits;
   };
   const int chunks = last_block < 0 ? 0 : (last_block >> 11) + 1;
-  std::uint64_t words = 0;
   int begin = 0;
   int end = 0;
   if (warp == Config::kWarps) {
-    int mine = 0;
-    for (int chunk = chunks - 1; chunk >= 0; --chunk) {
-      words = load_words(chunk);
-      mine += __popcll(words);
-    }
+    words = limit_words(words, 0);
+    int mine = __popcll(words);
+    for (int chunk = 1; chunk < chunks; ++chunk) mine += __popcll(limit_words(read_words(chunk), chunk));
     const std::int64_t total = __reduce_add_sync(0xffffffffu, mine);
     begin = static_cast<int>(total * part / arg.splits);
     end = static_cast<int>(total * (part + 1) / arg.splits);
@@ -110,9 +110,26 @@ __global__ void __launch_bounds__(DecodeConfig<kHeadDim>::kThreads, 2)
     const std::int32_t* pages = arg.page_table + b * arg.page_table_stride;
     int slot = 0;
     std::uint32_t parity = 1;
+    // A block is fetched when the next one is known, so that its page number has had time to arrive.
+    int block = -1;
+    int page = 0;
+    const auto fetch = [&] {
+      ptx::mbarrier_wait(ptx::shared_address(&shared.empty[slot]), parity);
+      if (lane == 0) {
+        const std::uint32_t barrier = ptx::shared_address(&shared.full[slot]);
+        shared.keys[slot] = min(64, length - block * 64);
+        ptx::mbarrier_arrive_expect(barrier, 2 * Config::kTileBytes);
+        ptx::load_box_5d(ptx::shared_address(shared.k[slot]), &maps.k, barrier, 0, 0, 0, kv_head, page);
+        ptx::load_box_5d(ptx::shared_address(shared.v[slot]), &maps.v, barrier, 0, 0, 0, kv_head, page);
+      }
+      if (++slot == Config::kStages) {
+        slot = 0;
+        parity ^= 1;
+      }
+    };
     int rank = 0;  // of the next selected block
     for (int chunk = 0; chunk < chunks && rank < end; ++chunk) {
-      if (chunk > 0) words = load_words(chunk);
+      if (chunk > 0) words = limit_words(read_words(chunk), chunk);
       for (int w = 0; w < 32 && rank < end; ++w) {
         std::uint64_t bits = __shfl_sync(0xffffffffu, words, w);
         const int count = __popcll(bits);
@@ -122,23 +139,15 @@ __global__ void __launch_bounds__(DecodeConfig<kHeadDim>::kThreads, 2)
         }
         for (; bits != 0 && rank < end; bits &= bits - 1, ++rank) {
           if (rank < begin) continue;
-          const int block = (chunk * 32 + w) * 64 + __ffsll(static_cast<long long>(bits)) - 1;
-          const int page = __ldg(pages + block);
-          ptx::mbarrier_wait(ptx::shared_address(&shared.empty[slot]), parity);
-          if (lane == 0) {
-            const std::uint32_t barrier = ptx::shared_address(&shared.full[slot]);
-            shared.keys[slot] = min(64, length - block * 64);
-            ptx::mbarrier_arrive_expect(barrier, 2 * Config::kTileBytes);
-            ptx::load_box_5d(ptx::shared_address(shared.k[slot]), &maps.k, barrier, 0, 0, 0, kv_head, page);
-            ptx::load_box_5d(ptx::shared_address(shared.v[slot]), &maps.v, barrier, 0, 0, 0, kv_head, page);
-          }
-          if (++slot == Config::kStages) {
-            slot = 0;
-            parity ^= 1;
-          }
+          const int next = (chunk * 32 + w) * 64 + __ffsll(static_cast<long long>(bits)) - 1;
+          const int next_page = __ldg(pages + next);
+          if (block >= 0) fetch();
+          block = next;
+          page = next_page;
         }
       }
     }
+    if (block >= 0) fetch();
     return;
   }
 

@@ -1,0 +1,144 @@
+#!/usr/bin/env python3
+"""Joins records of cuda_attention_bench and attention_cuda_torch.py (JSON lines of one run on one GPU) into
+Markdown tables and, with --svg, the figure of speed-up over dense attention against sparsity.
+
+    attention_cuda_table.py run.jsonl [--svg figure.svg]
+"""
+
+import argparse
+import json
+import statistics
+
+COLOURS = ("#1b6ca8", "#d1495b", "#3a7d44")
+
+
+def load(paths):
+    records = []
+    for path in paths:
+        with open(path, encoding="utf-8") as lines:
+            records += [json.loads(line) for line in lines if line.startswith("{")]
+    devices = {r["device"] for r in records}
+    if len(devices) != 1:
+        raise SystemExit(f"records of one GPU expected, got {sorted(devices)}")
+    return records, devices.pop()
+
+
+def median_ms(records, **wanted):
+    times = [r["ms"] for r in records if all(r.get(k) == v for k, v in wanted.items())]
+    return statistics.median(times) if times else None
+
+
+def text(value, form):
+    return "" if value is None else format(value, form)
+
+
+def prefill_rows(records):
+    own = {}
+    for r in records:
+        if r["op"] == "prefill" and "peer" not in r and r["sharing"] == "auto":
+            own.setdefault((r["length"], r["mask"], round(r["density"], 4)), []).append(r)
+    for (length, mask, density), group in sorted(own.items(), key=lambda x: (x[0][0], x[0][1], -x[0][2])):
+        ms = statistics.median(r["ms"] for r in group)
+        cudnn = median_ms(records, op="prefill", peer="cudnn", length=length)
+        flash = median_ms(records, op="prefill", peer="flash", length=length)
+
+        def sparse(peer):
+            near = [r["ms"] for r in records if r.get("peer") == peer and r["length"] == length
+                    and abs(r["density"] - density) < 0.02 and mask == "random"]
+            return statistics.median(near) if near else None
+
+        yield {"length": length, "mask": mask, "density": density, "ms": ms,
+               "tflops": statistics.median(r["tflops"] for r in group),
+               "share": cudnn and cudnn * density / ms, "cudnn": cudnn and cudnn / ms, "flash": flash and flash / ms,
+               "flex": sparse("flex"), "triton": sparse("triton"), "error": max(r["max_error"] for r in group)}
+
+
+def print_prefill(rows):
+    print("| tokens | mask | density | ms | TFLOP/s | share of cuDNN dense x density | over cuDNN | over FlashAttention-2 "
+          "| FlexAttention ms | Triton ms | max error |")
+    print("|" + "---|" * 11)
+    for r in rows:
+        print(f"| {r['length']} | {r['mask']} | {r['density']:.3f} | {r['ms']:.3f} | {r['tflops']:.0f} "
+              f"| {text(r['share'], '.2f')} | {text(r['cudnn'], '.2f')}x | {text(r['flash'], '.2f')}x "
+              f"| {text(r['flex'], '.3f')} | {text(r['triton'], '.3f')} | {r['error']:.1e} |")
+
+
+def print_decode(records):
+    print("| batch | tokens | density | ms | GB/s | cuDNN dense ms | cuDNN GB/s | share of cuDNN's GB/s |")
+    print("|" + "---|" * 8)
+    for r in records:
+        if r["op"] != "decode" or "peer" in r:
+            continue
+        dense = [x for x in records if x["op"] == "decode" and x.get("peer") == "cudnn"
+                 and x["batch"] == r["batch"] and x["length"] == r["length"]]
+        peer = dense[0] if dense else None
+        print(f"| {r['batch']} | {r['length']} | {r['density']:.3f} | {r['ms']:.4f} | {r['gbps']:.0f} "
+              f"| {text(peer and peer['ms'], '.4f')} | {text(peer and peer['gbps'], '.0f')} "
+              f"| {text(peer and r['gbps'] / peer['gbps'], '.2f')} |")
+
+
+def write_svg(path, rows, device):
+    """Two panels: speed-up over dense cuDNN and over dense FlashAttention-2; ideal is 1 / density."""
+    width, height, left, top, gap = 420, 300, 60, 50, 90
+    lengths = sorted({r["length"] for r in rows})
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{2 * width + gap + left + 30}" '
+             f'height="{height + top + 90}" font-family="sans-serif" font-size="13">',
+             '<rect width="100%" height="100%" fill="white"/>']
+    for panel, (key, title) in enumerate((("cudnn", "over dense cuDNN"), ("flash", "over dense FlashAttention-2"))):
+        x0 = left + panel * (width + gap)
+        points = [r for r in rows if r["mask"] in ("random", "dense") and r[key]]
+        peak = max([r[key] for r in points] + [1]) * 1.1
+
+        def x(sparsity):
+            return x0 + sparsity / 0.95 * width
+
+        def y(speed):
+            return top + height - speed / peak * height
+
+        parts.append(f'<text x="{x0}" y="{top - 18}" font-size="15">Speed-up {title}</text>')
+        parts.append(f'<path d="M{x0},{top}V{top + height}H{x0 + width}" fill="none" stroke="black"/>')
+        for sparsity in (0, 0.5, 0.6, 0.7, 0.8, 0.9):
+            parts.append(f'<text x="{x(sparsity):.1f}" y="{top + height + 18}" text-anchor="middle">{sparsity:g}</text>')
+        step = 2 if peak < 14 else 4
+        for tick in range(0, int(peak) + 1, step):
+            parts.append(f'<path d="M{x0},{y(tick):.1f}H{x0 + width}" stroke="#ddd"/>'
+                         f'<text x="{x0 - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick}</text>')
+        parts.append(f'<text x="{x0 + width / 2}" y="{top + height + 38}" text-anchor="middle">sparsity</text>')
+        if key == "cudnn":
+            ideal = " ".join(f"{x(s / 100):.1f},{y(100 / (100 - s)):.1f}" for s in range(0, 91)
+                             if 100 / (100 - s) <= peak)
+            parts.append(f'<polyline points="{ideal}" fill="none" stroke="#999" stroke-dasharray="5 4"/>')
+        for colour, length in zip(COLOURS, lengths):
+            line = sorted((1 - r["density"], r[key]) for r in points if r["length"] == length)
+            parts.append('<polyline points="' + " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in line) +
+                         f'" fill="none" stroke="{colour}" stroke-width="2"/>')
+            parts += [f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="3" fill="{colour}"/>' for a, b in line]
+    for i, length in enumerate(lengths):
+        lx = left + i * 130
+        ly = top + height + 68
+        parts.append(f'<path d="M{lx},{ly - 4}h24" stroke="{COLOURS[i]}" stroke-width="2"/>'
+                     f'<text x="{lx + 30}" y="{ly}">{length // 1024}k tokens</text>')
+    parts.append(f'<text x="{left + len(lengths) * 130}" y="{top + height + 68}">dashed: 1 / density; {device}</text>')
+    parts.append("</svg>")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("\n".join(parts) + "\n")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("records", nargs="+")
+    parser.add_argument("--svg")
+    args = parser.parse_args()
+    records, device = load(args.records)
+    print(f"{device}\n")
+    rows = list(prefill_rows(records))
+    print_prefill(rows)
+    if any(r["op"] == "decode" for r in records):
+        print()
+        print_decode(records)
+    if args.svg:
+        write_svg(args.svg, rows, device)
+
+
+if __name__ == "__main__":
+    main()
