@@ -14,6 +14,9 @@ constexpr float kLog2E = 1.44269504088896340736f;
 /// Blocks of an item: the least, and the number of items per KV head that it grows with.
 constexpr std::int64_t kMinItemBlocks = 8;
 constexpr std::int64_t kMaxItems = 32;
+/// Runs of items handed to a thread at a time, per thread: few, because a run's first block is read without
+/// having been prefetched, but more than one, so that a thread that is held up is waited for briefly.
+constexpr std::int64_t kRunsPerThread = 2;
 /// Blocks in all up to which one thread is faster than starting the others.
 constexpr std::int64_t kSmallWork = 4;
 
@@ -82,6 +85,14 @@ void attention_decode(const Context& context, const DecodeAttentionParams& param
   work.reserve(static_cast<std::size_t>(num_items));
   for (std::int64_t u = 0; u < batch * kv_heads; ++u)
     for (std::int64_t i = 0; i < units[static_cast<std::size_t>(u)].num_items; ++i) work.push_back({u, i});
+  const auto first_tile = [&](const Work& w) {
+    const Unit& unit = units[static_cast<std::size_t>(w.unit)];
+    const std::int64_t first = w.item * unit.item_blocks;
+    const std::int64_t block =
+        unit.first_listed < 0 ? first : listed[static_cast<std::size_t>(unit.first_listed + first)];
+    return params.kv[static_cast<std::size_t>(w.unit / kv_heads)].k_tile(block,
+                                                                         static_cast<int>(w.unit % kv_heads));
+  };
 
   const std::int64_t partial_size = DecodePartial::size(dim);
   const std::int64_t scaled_size = batch * params.num_heads * dim;
@@ -92,8 +103,8 @@ void attention_decode(const Context& context, const DecodeAttentionParams& param
   const DecodeKernels& kernels = choose_kernels(context.isa());
   const auto unfinished = std::make_unique<std::atomic<std::int64_t>[]>(units.size());
   for (std::size_t u = 0; u < units.size(); ++u) unfinished[u] = units[u].num_items;
-  const auto run = [&](std::int64_t w, int) {
-    const auto [u, i] = work[static_cast<std::size_t>(w)];
+  const auto run_item = [&](const Work& w, const std::byte* next) {
+    const auto [u, i] = w;
     const Unit& unit = units[static_cast<std::size_t>(u)];
     float* unit_partials = partials + unit.first_item * group * partial_size;
     const std::int64_t first = i * unit.item_blocks;
@@ -104,6 +115,7 @@ void attention_decode(const Context& context, const DecodeAttentionParams& param
                     .blocks = unit.first_listed < 0 ? nullptr : listed.data() + unit.first_listed + first,
                     .first = first,
                     .count = std::min(unit.item_blocks, unit.num_blocks - first),
+                    .next = next,
                     .partial = unit_partials + i * group * partial_size});
     // Whoever ends a unit's last item adds them up.
     if (unfinished[static_cast<std::size_t>(u)].fetch_sub(1) > 1) return;
@@ -111,11 +123,15 @@ void attention_decode(const Context& context, const DecodeAttentionParams& param
       kernels.combine(unit_partials + h * partial_size, group * partial_size, unit.num_items, dim,
                       params.out + (u * group + h) * dim);
   };
-  if (num_blocks <= kSmallWork) {
-    for (std::int64_t w = 0; w < num_items; ++w) run(w, 0);
-  } else {
-    context.parallel_for(num_items, run);
-  }
+  const std::int64_t runs =
+      num_blocks <= kSmallWork ? 1 : std::min(num_items, context.num_threads() * kRunsPerThread);
+  context.parallel_for(runs, [&](std::int64_t r, int) {
+    const std::int64_t end = num_items * (r + 1) / runs;
+    for (std::int64_t w = num_items * r / runs; w < end; ++w) {
+      const auto at = static_cast<std::size_t>(w);
+      run_item(work[at], w + 1 < end ? first_tile(work[at + 1]) : nullptr);
+    }
+  });
 }
 
 }  // namespace seer::cpu

@@ -21,7 +21,8 @@ struct DecodeItem {
   const std::int32_t* blocks = nullptr;  // the blocks; nullptr: those from `first` on
   std::int64_t first = 0;
   std::int64_t count = 0;
-  float* partial = nullptr;  // [group] of DecodePartial, 64-byte aligned
+  const std::byte* next = nullptr;  // the K tile that this thread reads after this item, or nullptr
+  float* partial = nullptr;         // [group] of DecodePartial, 64-byte aligned
 };
 
 /// A head's result over an item's blocks, in floats: [head_dim] sum of p V, [kLanes] partial sums of p = 2^(s

@@ -97,7 +97,10 @@ class Attend {
     for (std::int64_t i = 0; i < item_.count; ++i) {
       const std::int64_t block = block_at(i);
       k_ = tiles_of(block);
-      ahead_ = i + 1 < item_.count ? tiles_of(block_at(i + 1)) : k_;
+      if (i + 1 < item_.count)
+        ahead_ = tiles_of(block_at(i + 1));
+      else
+        ahead_ = item_.next == nullptr ? k_ : reinterpret_cast<const std::uint32_t*>(item_.next);
       const std::int64_t left = item_.kv->length - block * kBlockSize;
       keys_ = left < kBlockSize ? left : kBlockSize;
       for (std::int64_t first = 0; first < item_.group; first += kMaxHeads) {
