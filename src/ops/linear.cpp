@@ -1,9 +1,9 @@
 #include "ops/linear.h"
 
-#include <dnnl.h>
 #include <omp.h>
 
 #include <algorithm>
+#include <dnnl.hpp>
 #include <vector>
 
 #include "core/buffer.h"
@@ -15,7 +15,7 @@ namespace {
 
 /// Up to this many rows of x the weights are read as they are, kGemvMaxRows at a time; above, a product of
 /// matrices is faster in spite of widening.
-constexpr std::int64_t kGemvRows = 2 * cpu::kGemvMaxRows;
+constexpr std::int64_t kGemvRows = 6 * cpu::kGemvMaxRows;
 /// Elements of a widened slice of weights: 16 MiB.
 constexpr std::int64_t kPanelElements = 4 << 20;
 /// Weights below which a second thread costs more than it saves.
@@ -112,8 +112,38 @@ void gemv_many(const Context& context, const LinearParams* params, int count) {
   }
 }
 
+/// Many rows of x, products of bf16: x is rounded, weights are used as stored, sums are float32. On CPUs with
+/// AMX oneDNN uses it.
+void gemm_bf16(const Context& context, const LinearParams& p) {
+  const TeamSize team(context.num_threads());
+  const std::int64_t cols = p.w.cols;
+  Buffer<BFloat16> x(p.m * cols);
+  context.parallel_ranges(p.m, 16, [&](std::int64_t begin, std::int64_t end, int) {
+    for (std::int64_t row = begin; row < end; ++row)
+      for (std::int64_t k = 0; k < cols; ++k) x[row * cols + k] = to_bfloat16(p.x[row * p.x_stride + k]);
+  });
+  using dnnl::memory;
+  const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+  dnnl::stream stream(engine);
+  const memory::desc x_desc({p.m, cols}, memory::data_type::bf16, memory::dims{cols, 1});
+  const memory::desc w_desc({cols, p.w.rows}, memory::data_type::bf16, memory::dims{1, cols});
+  const memory::desc y_desc({p.m, p.w.rows}, memory::data_type::f32, memory::dims{p.y_stride, 1});
+  dnnl::primitive_attr attributes;
+  if (p.add_to_y) {
+    dnnl::post_ops sum;
+    sum.append_sum(1.0f);
+    attributes.set_post_ops(sum);
+  }
+  // oneDNN keeps the primitives of shapes that it has seen.
+  const dnnl::matmul product({{x_desc, w_desc, y_desc}, attributes, engine});
+  product.execute(stream, {{DNNL_ARG_SRC, memory(x_desc, engine, x.data())},
+                           {DNNL_ARG_WEIGHTS, memory(w_desc, engine, const_cast<void*>(p.w.data))},
+                           {DNNL_ARG_DST, memory(y_desc, engine, p.y)}});
+  stream.wait();
+}
+
 /// Many rows of x: slices of the weights, widened, one matrix product each.
-void gemm(const Context& context, const LinearParams& p) {
+void gemm_f32(const Context& context, const LinearParams& p) {
   const cpu::LinearKernels& kernels = cpu::linear_kernels(context.isa());
   const TeamSize team(context.num_threads());
   // Kept by the thread: new pages for every product would cost more than filling them.
@@ -140,6 +170,13 @@ void gemm(const Context& context, const LinearParams& p) {
     sgemm(false, true, p.m, rows, p.w.cols, 1.0f, p.x, p.x_stride, weights, p.w.cols, beta, p.y + begin,
           p.y_stride);
   }
+}
+
+void gemm(const Context& context, const LinearParams& p) {
+  if (p.allow_bf16 && p.w.dtype == DType::kBF16 && context.isa() == CpuIsa::kAvx512Bf16)
+    gemm_bf16(context, p);
+  else
+    gemm_f32(context, p);
   if (p.bias == nullptr) return;
   context.parallel_ranges(p.m, 16, [&](std::int64_t begin, std::int64_t end, int) {
     for (std::int64_t row = begin; row < end; ++row)

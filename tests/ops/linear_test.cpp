@@ -76,10 +76,10 @@ class Linear : public ::testing::TestWithParam<std::tuple<CpuIsa, DType>> {};
 
 TEST_P(Linear, AgreesWithFloat64) {
   const auto& [isa, dtype] = GetParam();
-  std::vector<LinearCase> cases = {{1, 1, 1, false, false},    {1, 7, 15, true, false},
-                                   {1, 130, 384, false, true}, {9, 33, 100, true, true},
-                                   {16, 20, 64, false, false}, {17, 40, 72, true, true},
-                                   {40, 65, 129, false, true}, {65, 300, 32, true, false}};
+  std::vector<LinearCase> cases = {
+      {1, 1, 1, false, false},    {1, 7, 15, true, false},    {1, 130, 384, false, true},
+      {9, 33, 100, true, true},   {16, 20, 64, false, false}, {17, 40, 72, true, true},
+      {48, 65, 129, false, true}, {49, 300, 32, true, false}, {65, 40, 129, false, true}};
   for (std::int64_t m = 1; m <= 8; ++m) cases.push_back({m, 19, 83, m % 2 == 0, m % 3 == 0});
   for (const LinearCase& shape : cases) {
     const StoredMatrix w(dtype, shape.rows, shape.cols, 7);
@@ -108,7 +108,7 @@ TEST_P(Linear, AgreesWithFloat64) {
 
 TEST_P(Linear, ManyProductsAtOnceAreTheSameBits) {
   const auto& [isa, dtype] = GetParam();
-  for (const std::int64_t m : {1, 3, 30}) {
+  for (const std::int64_t m : {1, 3, 60}) {
     const std::int64_t cols = 256;
     const StoredMatrix a(dtype, 301, cols, 1), b(dtype, 64, cols, 2), c(dtype, 5, cols, 3);
     std::vector<float> x(static_cast<std::size_t>(m * cols));
@@ -142,6 +142,39 @@ INSTANTIATE_TEST_SUITE_P(All, Linear,
                            return std::string(name_of(std::get<0>(info.param))) + "_" +
                                   std::string(name_of(std::get<1>(info.param)));
                          });
+
+TEST(LinearBf16, RoundsXOnly) {
+  const std::vector<CpuIsa> isas = available_cpu_isas();
+  if (isas.back() < CpuIsa::kAvx512) GTEST_SKIP() << "oneDNN has no bf16 products for this CPU";
+  // Without the instructions oneDNN computes the same products by others.
+  const Context context(2, CpuIsa::kAvx512Bf16);
+  for (const LinearCase& shape :
+       {LinearCase{70, 33, 96, true, true}, LinearCase{64, 130, 55, false, false}}) {
+    const StoredMatrix w(DType::kBF16, shape.rows, shape.cols, 7);
+    const std::int64_t x_stride = shape.cols + 1, y_stride = shape.rows + 2;
+    std::vector<float> x(static_cast<std::size_t>(shape.m * x_stride));
+    std::vector<float> y(static_cast<std::size_t>(shape.m * y_stride)),
+        bias(static_cast<std::size_t>(shape.rows));
+    fill_normal(x, 8);
+    fill_normal(y, 9);
+    fill_normal(bias, 10);
+    std::vector<float> rounded = x;
+    for (float& value : rounded) value = to_float(to_bfloat16(value));
+    const std::vector<double> expected = expected_product(shape, w, rounded, x_stride, bias, y, y_stride);
+    if (!shape.add)
+      for (std::int64_t r = 0; r < shape.m; ++r) std::fill_n(y.begin() + r * y_stride, shape.rows, kPoison);
+    linear(context, {.x = x.data(),
+                     .x_stride = x_stride,
+                     .y = y.data(),
+                     .y_stride = y_stride,
+                     .m = shape.m,
+                     .w = w.view,
+                     .bias = shape.bias ? bias.data() : nullptr,
+                     .add_to_y = shape.add,
+                     .allow_bf16 = true});
+    EXPECT_TRUE(all_close(y, expected, 1e-5));
+  }
+}
 
 TEST(LinearErrors, NameTheShape) {
   std::vector<float> x(8), y(8);
