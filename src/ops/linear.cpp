@@ -15,7 +15,7 @@ namespace {
 
 /// Up to this many rows of x the weights are read as they are, kGemvMaxRows at a time; above, a product of
 /// matrices is faster in spite of widening.
-constexpr std::int64_t kGemvRows = 6 * cpu::kGemvMaxRows;
+constexpr std::int64_t kGemvRows = 4 * cpu::kGemvMaxRows;
 /// Elements of a widened slice of weights: 16 MiB.
 constexpr std::int64_t kPanelElements = 4 << 20;
 /// Weights below which a second thread costs more than it saves.

@@ -79,7 +79,7 @@ TEST_P(Linear, AgreesWithFloat64) {
   std::vector<LinearCase> cases = {
       {1, 1, 1, false, false},    {1, 7, 15, true, false},    {1, 130, 384, false, true},
       {9, 33, 100, true, true},   {16, 20, 64, false, false}, {17, 40, 72, true, true},
-      {48, 65, 129, false, true}, {49, 300, 32, true, false}, {65, 40, 129, false, true}};
+      {32, 65, 129, false, true}, {33, 300, 32, true, false}, {65, 40, 129, false, true}};
   for (std::int64_t m = 1; m <= 8; ++m) cases.push_back({m, 19, 83, m % 2 == 0, m % 3 == 0});
   for (const LinearCase& shape : cases) {
     const StoredMatrix w(dtype, shape.rows, shape.cols, 7);
