@@ -1,7 +1,8 @@
 // Times prefill attention on the GPU, dense and block-sparse, with a float64 check of sampled queries of
 // every timed case. One JSON record a line on standard output.
 //
-//   cuda_attention_bench [--lengths 8192,32768] [--densities 1,0.5,0.1] [--masks random,sink_local]
+//   cuda_attention_bench [--lengths 8192,32768] [--densities 1,0.5,0.1] [--masks
+//   random,group_random,sink_local]
 //                        [--op prefill|decode] [--batches 1,16] [--splits N] [--sharing separate|shared|auto]
 //                        [--repeat N] [--same-bits N] [--heads H] [--kv-heads G] [--dim D]
 #include <algorithm>
@@ -47,11 +48,9 @@ std::int64_t blocks_per_row(double density, std::int64_t n) {
   return std::max<std::int64_t>(1, std::llround((1 - std::sqrt(1 - density)) * static_cast<double>(n)));
 }
 
-/// Bitmask [heads, n, words]. random: the diagonal and uniformly drawn others, drawn for every head and row.
-/// sink_local: the first block and a band that ends at the diagonal. group_random: as random, but the heads
-/// of a KV group draw the same blocks.
-std::vector<std::uint64_t> make_mask(const std::string& kind, int heads, int group, std::int64_t n,
-                                     double density) {
+/// Bitmask [heads, n, words]. random: the diagonal and uniformly drawn others, drawn for every row.
+/// sink_local: the first block and a band that ends at the diagonal.
+std::vector<std::uint64_t> make_mask(const std::string& kind, int heads, std::int64_t n, double density) {
   const std::int64_t words = (n + 63) / 64;
   const std::int64_t k = blocks_per_row(density, n);
   std::vector<std::uint64_t> bits(static_cast<std::size_t>(heads * n * words), 0);
@@ -60,8 +59,7 @@ std::vector<std::uint64_t> make_mask(const std::string& kind, int heads, int gro
     for (std::int64_t r = 0; r < n; ++r) {
       std::uint64_t* row = bits.data() + (h * n + r) * words;
       const auto set = [row](std::int64_t j) { row[j / 64] |= std::uint64_t{1} << (j % 64); };
-      const int source = kind == "group_random" ? h / group : h;
-      std::uint64_t state = static_cast<std::uint64_t>(source * n + r) * 0x9e3779b97f4a7c15ull + 12345;
+      std::uint64_t state = static_cast<std::uint64_t>(h * n + r) * 0x9e3779b97f4a7c15ull + 12345;
       const auto uniform = [&state] {
         state += 0x9e3779b97f4a7c15ull;
         std::uint64_t x = state;
@@ -184,14 +182,16 @@ void run_prefill(const Options& options) {
     for (const std::string& kind : options.masks) {
       for (const double density : options.densities) {
         DeviceArray<std::uint64_t> mask;
+        const int mask_heads = kind == "random" ? heads : kv_heads;
         std::int64_t selected = heads * n * (n + 1) / 2;
         p.mask = nullptr;
         if (density < 1) {
-          const auto bits = make_mask(kind, heads, heads / kv_heads, n, density);
+          const auto bits = make_mask(kind, mask_heads, n, density);
           selected = 0;
-          for (const std::uint64_t word : bits) selected += std::popcount(word);
+          for (const std::uint64_t word : bits) selected += std::popcount(word) * (heads / mask_heads);
           mask = DeviceArray<std::uint64_t>(bits);
           p.mask = mask.data();
+          p.mask_heads = mask_heads;
         }
         const double measured = static_cast<double>(selected) / static_cast<double>(heads * n * (n + 1) / 2);
         const std::int64_t step = std::max<std::int64_t>(1, length / 24) | 1;

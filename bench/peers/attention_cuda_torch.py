@@ -174,8 +174,9 @@ def main():
                 block_mask = BlockMask.from_kv_blocks(*lists, BLOCK_SIZE=BLOCK, mask_mod=causal,
                                                       seq_lengths=(length, length), compute_q_blocks=False)
                 compiled = torch.compile(flex_attention, dynamic=False)
-                report("flex", milliseconds(lambda: compiled(qh, kh, vh, block_mask=block_mask, enable_gqa=True)),
-                       measured, "random")
+                tiles = {"BLOCK_M": BLOCK, "BLOCK_N": BLOCK}
+                report("flex", milliseconds(lambda: compiled(qh, kh, vh, block_mask=block_mask, enable_gqa=True,
+                                                             kernel_options=tiles)), measured, "random")
 
 
 if __name__ == "__main__":

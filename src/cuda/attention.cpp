@@ -132,6 +132,9 @@ void attention_prefill(const PrefillAttentionParams& p, Stream stream) {
       p.kv.page_stride, p.kv.num_pages);
   SEER_CHECK(p.mask == nullptr || p.mask_words > 0, "attention_prefill: mask_words must be positive, got {}",
              p.mask_words);
+  SEER_CHECK(p.mask == nullptr || p.mask_heads == p.num_heads || p.mask_heads == p.num_kv_heads,
+             "attention_prefill: mask_heads must be num_heads ({}) or num_kv_heads ({}), got {}", p.num_heads,
+             p.num_kv_heads, p.mask_heads);
 
   const std::int64_t tokens = paged ? 64 : p.kv.total_tokens;
   const std::int64_t pages = paged ? p.kv.num_pages : 1;
@@ -154,13 +157,17 @@ void attention_prefill(const PrefillAttentionParams& p, Stream stream) {
                                       .page_table_stride = p.kv.page_table_stride,
                                       .mask_words = p.mask_words,
                                       .max_rows = static_cast<int>(p.max_rows),
+                                      .mask_heads = std::max(p.mask_heads, 1),
                                       .batch = p.batch,
                                       .num_heads = p.num_heads,
                                       .num_kv_heads = p.num_kv_heads,
                                       .scale = p.scale};
-  const bool can_share = p.mask == nullptr && p.num_heads / p.num_kv_heads % 2 == 0;
-  SEER_CHECK(can_share || p.sharing != TileSharing::kShared,
-             "attention_prefill: tiles can share keys only without a mask and in KV groups of even size");
+  const bool can_share =
+      (p.mask == nullptr || p.mask_heads == p.num_kv_heads) && p.num_heads / p.num_kv_heads % 2 == 0;
+  SEER_CHECK(
+      can_share || p.sharing != TileSharing::kShared,
+      "attention_prefill: tiles can share keys only in KV groups of even size, without a mask or with one by "
+      "KV head");
   const bool shared = can_share && p.sharing != TileSharing::kSeparate;
   if (p.dtype == DType::kBF16) {
     (p.head_dim == 128 ? launch<__nv_bfloat16, 128> : launch<__nv_bfloat16, 64>)(maps, arguments, shared,

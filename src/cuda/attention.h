@@ -40,9 +40,9 @@ struct KeysValues {
 
 /// Whether query tiles on one multiprocessor share the keys and values that it reads.
 enum class TileSharing : std::uint8_t {
-  kAuto,
+  kAuto,  // shared where possible
   kSeparate,
-  kShared,  // dense only, for an even number of query heads a KV head
+  kShared,  // for an even number of query heads a KV head, dense or with a mask by KV head
 };
 
 /// Causal attention of q against k and v. The queries of sequence b are the last ones of its keys: query i
@@ -69,11 +69,13 @@ struct PrefillAttentionParams {
   std::int64_t total_q = 0;  // cu_seqlens_q[batch]
   /// Most block rows (of 64 absolute positions) that any sequence's queries touch.
   std::int64_t max_rows = 0;
-  /// Selected key blocks, bit j % 64 of word j / 64: [batch, num_heads, max_rows, mask_words], row r of
+  /// Selected key blocks, bit j % 64 of word j / 64: [batch, mask_heads, max_rows, mask_words], row r of
   /// sequence b standing for block row (seqlen_k - seqlen_q) / 64 + r. Bits past the diagonal are ignored.
-  /// nullptr: dense. mask_words covers the longest sequence.
+  /// nullptr: dense. mask_words covers the longest sequence. mask_heads is num_heads or, if the heads of a
+  /// group share their blocks, num_kv_heads.
   const std::uint64_t* mask = nullptr;
   std::int64_t mask_words = 0;
+  int mask_heads = 0;
   /// Two counters, zeroed once; every call leaves them zero. Distinct for calls that may run at the same
   /// time.
   std::int32_t* workspace = nullptr;

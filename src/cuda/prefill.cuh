@@ -107,8 +107,9 @@ __device__ __forceinline__ std::uint64_t load_mask_words(const PrefillArguments&
   if (word > last_word) return 0;
   std::uint64_t bits = ~std::uint64_t{0};
   if (arg.mask != nullptr) {
+    const int mask_head = item.head / (arg.num_heads / arg.mask_heads);
     const std::int64_t mask_row =
-        (static_cast<std::int64_t>(item.sequence) * arg.num_heads + item.head) * arg.max_rows + row;
+        (static_cast<std::int64_t>(item.sequence) * arg.mask_heads + mask_head) * arg.max_rows + row;
     bits = __ldg(arg.mask + mask_row * arg.mask_words + word);
   }
   if (word == last_word) bits &= ~std::uint64_t{0} >> (63 - (item.last & 63));

@@ -22,6 +22,7 @@ struct PrefillArguments {
   std::int64_t page_table_stride;
   std::int64_t mask_words;
   int max_rows;
+  int mask_heads;
   int batch;
   int num_heads;
   int num_kv_heads;

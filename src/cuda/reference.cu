@@ -47,7 +47,10 @@ __global__ void prefill_reference_kernel(PrefillAttentionParams p, std::int64_t 
   const std::uint64_t* words =
       p.mask == nullptr
           ? nullptr
-          : p.mask + ((static_cast<std::int64_t>(b) * p.num_heads + head) * p.max_rows + row) * p.mask_words;
+          : p.mask + ((static_cast<std::int64_t>(b) * p.mask_heads + head / (p.num_heads / p.mask_heads)) *
+                          p.max_rows +
+                      row) *
+                         p.mask_words;
   const T* q = static_cast<const T*>(p.q) + token * p.q_token_stride + head * p.q_head_stride;
 
   const auto offset_of = [&](std::int64_t key) {

@@ -203,6 +203,7 @@ TEST_P(Decode, MatchesFloat64) {
   r.max_rows = 1;
   r.mask = c.density < 1 ? reference_mask.data() : nullptr;
   r.mask_words = words;
+  r.mask_heads = p.num_heads;
   const auto reference = [&](ReferenceRounding rounding) {
     DeviceArray<double> values(r.total_q * c.num_heads * c.head_dim);
     DeviceArray<double> sums(c.num_heads * r.total_q);

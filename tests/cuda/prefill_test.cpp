@@ -42,6 +42,7 @@ struct Case {
   Selector selector;  // empty: dense
   bool paged = false;
   float magnitude = 1.0f;
+  bool group_mask = false;  // the mask is given by KV head
 };
 
 std::vector<Case> cases() {
@@ -147,6 +148,14 @@ std::vector<Case> cases() {
          .selector = dense ? Selector{} : random_blocks(0.5),
          .paged = true});
   }
+  for (const int group : {1, 2, 3, 4}) {
+    add({.name = "group_mask_" + std::to_string(group),
+         .seqlens_q = {900, 0, 130},
+         .seqlens_k = {1000, 70, 130},
+         .num_heads = 2 * group,
+         .selector = [](int h, auto r, auto c) { return (r + h) % 4 != 0 && hash(h, r, c) % 3 == 0; },
+         .group_mask = true});
+  }
   // More than 2048 key blocks: the mask row does not fit one pass of the fetching warp.
   add({.name = "long_context",
        .seqlens_q = {70},
@@ -239,15 +248,17 @@ struct Problem {
     }
     if (c.selector) {
       const std::int64_t words = (max_blocks + 63) / 64;
-      std::vector<std::uint64_t> bits(static_cast<std::size_t>(batch * c.num_heads * max_rows * words), 0);
+      const int mask_heads = c.group_mask ? c.num_kv_heads : c.num_heads;
+      p.mask_heads = mask_heads;
+      std::vector<std::uint64_t> bits(static_cast<std::size_t>(batch * mask_heads * max_rows * words), 0);
       for (int b = 0; b < batch; ++b) {
         const std::int64_t first_row = (c.seqlens_k[b] - c.seqlens_q[b]) / kBlockSize;
-        for (int h = 0; h < c.num_heads; ++h) {
+        for (int h = 0; h < mask_heads; ++h) {
           for (std::int64_t r = 0; r < max_rows; ++r) {
             // Bits past the diagonal are set too: the kernels must ignore them.
             for (std::int64_t j = 0; j < max_blocks; ++j) {
               if (!c.selector(h, first_row + r, j)) continue;
-              bits[static_cast<std::size_t>(((b * c.num_heads + h) * max_rows + r) * words + j / 64)] |=
+              bits[static_cast<std::size_t>(((b * mask_heads + h) * max_rows + r) * words + j / 64)] |=
                   std::uint64_t{1} << (j % 64);
             }
           }
@@ -321,7 +332,9 @@ class Prefill : public ::testing::TestWithParam<Case> {
   }
 };
 
-bool can_share(const Case& c) { return !c.selector && c.num_heads / c.num_kv_heads % 2 == 0; }
+bool can_share(const Case& c) {
+  return (!c.selector || c.group_mask) && c.num_heads / c.num_kv_heads % 2 == 0;
+}
 
 TEST_P(Prefill, MatchesFloat64) {
   const Problem problem(GetParam());
@@ -388,6 +401,12 @@ TEST_F(PrefillAlone, RefusesWhatItDoesNotSupport) {
   refused([](auto& p) { p.kv.k = nullptr; });
   refused([](auto& p) { p.workspace = nullptr; });
   refused([](auto& p) {
+    p.mask = reinterpret_cast<const std::uint64_t*>(p.q);
+    p.mask_words = 1;
+    p.mask_heads = 3;
+  });
+  refused([](auto& p) {
+    p.mask_heads = p.num_heads;
     p.mask = reinterpret_cast<const std::uint64_t*>(p.q);
     p.mask_words = 1;
     p.sharing = TileSharing::kShared;
