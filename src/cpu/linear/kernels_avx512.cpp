@@ -18,6 +18,11 @@ struct Lanes : Avx512 {
     const __m512i high = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
     return _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), high));
   }
+  static void split(Float a, Float b, Float& even, Float& odd) {
+    const __m512i evens = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    even = _mm512_permutex2var_ps(a, evens, b);
+    odd = _mm512_permutex2var_ps(a, _mm512_add_epi32(evens, _mm512_set1_epi32(1)), b);
+  }
   static Float widen_f16(const std::uint16_t* p) { return _mm512_cvtph_ps(load_halves(p)); }
 };
 

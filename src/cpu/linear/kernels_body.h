@@ -1,6 +1,7 @@
 // The bodies of products with stored weights, as templates over a SIMD wrapper (cpu/simd.h) that the
 // including unit extends by reads of unaligned memory: widen_bf16(p) and widen_f16(p) of kLanes values,
-// widen_bf16_even(p) and widen_bf16_odd(p) of every other one of 2 * kLanes.
+// widen_bf16_even(p) and widen_bf16_odd(p) of every other one of 2 * kLanes; and by split(a, b, even, odd),
+// which does the same with the float32 values of two vectors.
 #pragma once
 
 #include <cstdint>
@@ -10,14 +11,17 @@
 namespace seer::cpu::linear_body {
 
 /// How a stored type becomes lanes of float32. A step of 2 * kLanes values is read in two halves, in an order
-/// of the type's own: value i is lane place(i) % kLanes of half place(i) / kLanes.
+/// of the type's own; `arrange` brings as many values of x into that order.
 template <class Simd>
 struct StoredF32 {
   using Float = typename Simd::Float;
   using Element = float;
   static Float load(const float* p) { return Simd::load_unaligned(p); }
   static Float load_half(const float* p, int half) { return load(p + half * Simd::kLanes); }
-  static int place(int i) { return i; }
+  static void arrange(const float* x, float* out) {
+    Simd::store(out, Simd::load_unaligned(x));
+    Simd::store(out + Simd::kLanes, Simd::load_unaligned(x + Simd::kLanes));
+  }
 };
 template <class Simd>
 struct StoredF16 {
@@ -25,7 +29,10 @@ struct StoredF16 {
   using Element = std::uint16_t;
   static Float load(const std::uint16_t* p) { return Simd::widen_f16(p); }
   static Float load_half(const std::uint16_t* p, int half) { return load(p + half * Simd::kLanes); }
-  static int place(int i) { return i; }
+  static void arrange(const float* x, float* out) {
+    Simd::store(out, Simd::load_unaligned(x));
+    Simd::store(out + Simd::kLanes, Simd::load_unaligned(x + Simd::kLanes));
+  }
 };
 template <class Simd>
 struct StoredBf16 {
@@ -36,7 +43,12 @@ struct StoredBf16 {
     return half == 0 ? Simd::widen_bf16_even(p) : Simd::widen_bf16_odd(p);
   }
   /// Even values, then odd ones: a shift or an AND widens a vector of pairs.
-  static int place(int i) { return i / 2 + i % 2 * Simd::kLanes; }
+  static void arrange(const float* x, float* out) {
+    Float even, odd;
+    Simd::split(Simd::load_unaligned(x), Simd::load_unaligned(x + Simd::kLanes), even, odd);
+    Simd::store(out, even);
+    Simd::store(out + Simd::kLanes, odd);
+  }
 };
 
 /// Calls body.template operator()<Stored>() for the stored type of `dtype`.
@@ -59,13 +71,14 @@ void arrange(DType dtype, const float* x, std::int64_t x_stride, int m, std::int
   constexpr int kStep = 2 * Simd::kLanes;
   with_stored<Simd>(dtype, [&]<class Stored>() {
     for (std::int64_t k = 0; k < cols; k += kStep) {
-      const std::int64_t count = cols - k < kStep ? cols - k : kStep;
       for (int r = 0; r < m; ++r, out += kStep) {
         const float* row = x + r * x_stride + k;
-        if (count == kStep) {
-          for (int i = 0; i < kStep; ++i) out[Stored::place(i)] = row[i];
+        if (k + kStep <= cols) {
+          Stored::arrange(row, out);
         } else {
-          for (int i = 0; i < kStep; ++i) out[Stored::place(i)] = i < count ? row[i] : 0;
+          float padded[kStep];
+          for (int i = 0; i < kStep; ++i) padded[i] = k + i < cols ? row[i] : 0;
+          Stored::arrange(padded, out);
         }
       }
     }
