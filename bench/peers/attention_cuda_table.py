@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Joins records of cuda_attention_bench and attention_cuda_torch.py (JSON lines of one run on one GPU) into
+"""Joins records of cuda_attention_bench and attention_cuda_torch.py (JSON lines or an array, of one run on one GPU) into
 Markdown tables and, with --svg, the figure of speed-up over dense attention against sparsity.
 
-    attention_cuda_table.py run.jsonl [--svg figure.svg]
+    attention_cuda_table.py run.json [--svg figure.svg]
 """
 
 import argparse
@@ -15,8 +15,12 @@ COLOURS = ("#1b6ca8", "#d1495b", "#3a7d44")
 def load(paths):
     records = []
     for path in paths:
-        with open(path, encoding="utf-8") as lines:
-            records += [json.loads(line) for line in lines if line.startswith("{")]
+        with open(path, encoding="utf-8") as file:
+            content = file.read()
+        if content.startswith("["):
+            records += json.loads(content)
+        else:
+            records += [json.loads(line) for line in content.splitlines() if line.startswith("{")]
     devices = {r["device"] for r in records}
     if len(devices) != 1:
         raise SystemExit(f"records of one GPU expected, got {sorted(devices)}")
