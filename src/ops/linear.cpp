@@ -18,6 +18,8 @@ namespace {
 constexpr std::int64_t kGemvRows = 4 * cpu::kGemvMaxRows;
 /// Elements of a widened slice of weights: 16 MiB.
 constexpr std::int64_t kPanelElements = 4 << 20;
+/// Rows of weights that kernels take at once: parts are cut at multiples.
+constexpr std::int64_t kRowGrain = 8;
 /// Weights below which a second thread costs more than it saves.
 constexpr std::int64_t kSmallGemv = 32 << 10;
 
@@ -81,10 +83,11 @@ void gemv_many(const Context& context, const LinearParams* params, int count) {
     arranged_size += params[i].m * padded(params[i]);
   }
   Buffer<float> arranged(arranged_size);
-  // A few items per thread, so that a thread that is held up is waited for briefly.
-  const bool small = context.num_threads() == 1 || elements < kSmallGemv;
-  const std::int64_t share = small ? elements : elements / (context.num_threads() * std::int64_t{4}) + 1;
+  // The rows of all products, one after another, in as many parts as threads: a part reads memory in order.
+  const std::int64_t parts = elements < kSmallGemv ? 1 : context.num_threads();
   std::vector<GemvItem> items;
+  std::vector<std::size_t> part_begin = {0};
+  std::int64_t done = 0;
   float* next = arranged.data();
   for (int i = 0; i < count; ++i) {
     const LinearParams& p = params[i];
@@ -97,19 +100,21 @@ void gemv_many(const Context& context, const LinearParams* params, int count) {
       kernels.arrange(p.w.dtype, p.x + row * p.x_stride, p.x_stride, static_cast<int>(rows), p.w.cols, next);
       next += rows * padded(p);
     }
-    const std::int64_t rows = std::max<std::int64_t>(8, (share / p.w.cols + 7) / 8 * 8);
-    for (std::int64_t begin = 0; begin < p.w.rows; begin += rows)
-      items.push_back({&p, x, begin, std::min(begin + rows, p.w.rows)});
+    for (std::int64_t begin = 0; begin < p.w.rows;) {
+      const std::int64_t part_end = elements * static_cast<std::int64_t>(part_begin.size()) / parts;
+      const std::int64_t wanted = std::max<std::int64_t>(1, (part_end - done + p.w.cols - 1) / p.w.cols);
+      const std::int64_t end = std::min(p.w.rows, begin + (wanted + kRowGrain - 1) / kRowGrain * kRowGrain);
+      items.push_back({&p, x, begin, end});
+      done += (end - begin) * p.w.cols;
+      begin = end;
+      if (done >= part_end) part_begin.push_back(items.size());
+    }
   }
-  const auto run = [&](std::int64_t i, int) {
-    const GemvItem& item = items[static_cast<std::size_t>(i)];
-    run_item(kernels, padded(*item.params), item);
-  };
-  if (small) {
-    for (std::size_t i = 0; i < items.size(); ++i) run(static_cast<std::int64_t>(i), 0);
-  } else {
-    context.parallel_for(static_cast<std::int64_t>(items.size()), run);
-  }
+  context.parallel_for(static_cast<std::int64_t>(part_begin.size()) - 1, [&](std::int64_t part, int) {
+    const auto at = static_cast<std::size_t>(part);
+    for (std::size_t i = part_begin[at]; i < part_begin[at + 1]; ++i)
+      run_item(kernels, padded(*items[i].params), items[i]);
+  });
 }
 
 /// Many rows of x, products of bf16: x is rounded, weights are used as stored, sums are float32. On CPUs with

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -125,12 +126,15 @@ TEST_P(Linear, ManyProductsAtOnceAreTheSameBits) {
       linear(Context(1, isa), params[i]);
       params[i].y = together[i].data();
     }
-    linear_many(Context(2, isa), params.data(), static_cast<int>(params.size()));
-    for (std::size_t i = 0; i < params.size(); ++i) {
-      if (m <= 8)
-        EXPECT_EQ(0, std::memcmp(alone[i].data(), together[i].data(), alone[i].size() * sizeof(float)));
-      else
-        EXPECT_TRUE(all_close(together[i], alone[i], 1e-5));
+    for (const int threads : {2, 40}) {
+      for (std::vector<float>& y : together) std::fill(y.begin(), y.end(), kPoison);
+      linear_many(Context(threads, isa), params.data(), static_cast<int>(params.size()));
+      for (std::size_t i = 0; i < params.size(); ++i) {
+        if (m <= 8)
+          EXPECT_EQ(0, std::memcmp(alone[i].data(), together[i].data(), alone[i].size() * sizeof(float)));
+        else
+          EXPECT_TRUE(all_close(together[i], alone[i], 1e-5));
+      }
     }
   }
 }
