@@ -4,6 +4,7 @@
 #include <cmath>
 #include <functional>
 #include <numeric>
+#include <ostream>
 #include <random>
 #include <string>
 #include <vector>
@@ -29,6 +30,8 @@ struct Case {
   double density = 1;  // 1: dense, without a mask
   int splits = 0;
 };
+
+void PrintTo(const Case& c, std::ostream* stream) { *stream << c.name; }
 
 std::vector<Case> cases() {
   std::vector<Case> list;

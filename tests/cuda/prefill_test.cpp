@@ -6,6 +6,7 @@
 #include <cmath>
 #include <functional>
 #include <numeric>
+#include <ostream>
 #include <random>
 #include <string>
 #include <vector>
@@ -44,6 +45,8 @@ struct Case {
   float magnitude = 1.0f;
   bool group_mask = false;  // the mask is given by KV head
 };
+
+void PrintTo(const Case& c, std::ostream* stream) { *stream << c.name; }
 
 std::vector<Case> cases() {
   std::vector<Case> list;
