@@ -3,7 +3,8 @@
 
 Both sides run in turn, so that a busy machine slows both. llama.cpp runs with and without flash attention for every
 GGUF file given, with a cache of the file's type; the smallest ratio is the one to its best setting. Needs its
-llama-bench and GGUF files made with its convert_hf_to_gguf.py (--outtype f16 or bf16).
+llama-bench and GGUF files made with its convert_hf_to_gguf.py (--outtype f16 or bf16; it does not know the embedded
+model's pre-tokenizer, so get_vocab_base_pre() must return any it knows: only token ids are timed).
 
     model_llamacpp.py --seer build/apps/seer/seer --llama-bench llama-bench --gguf f16=pico-f16.gguf,bf16=pico-bf16.gguf
 """
