@@ -75,7 +75,7 @@ CUtensorMap panel_map(const char* name, DType dtype, const void* base, int head_
   const CUresult status = tensor_map_encoder()(
       &map, dtype == DType::kBF16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 5,
       const_cast<void*>(base), sizes.data(), strides.data(), box.data(), steps.data(),
-      CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+      CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
       CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   SEER_CHECK(status == CUDA_SUCCESS,
              "attention: no tensor map for {} (tokens {}, token stride {}, head stride {}, pages {}, page "
