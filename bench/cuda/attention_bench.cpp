@@ -10,10 +10,11 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <map>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <random>
+#include <set>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -27,6 +28,8 @@
 
 namespace seer::cuda {
 namespace {
+
+const std::set<std::string> kMasks = {"random", "group_random", "uneven", "dense_head", "sink_local"};
 
 struct Options {
   std::string op = "prefill";
@@ -48,8 +51,31 @@ std::int64_t blocks_per_row(double density, std::int64_t n) {
   return std::max<std::int64_t>(1, std::llround((1 - std::sqrt(1 - density)) * static_cast<double>(n)));
 }
 
-/// Bitmask [heads, n, words]. random: the diagonal and uniformly drawn others, drawn for every row.
-/// sink_local: the first block and a band that ends at the diagonal.
+std::uint64_t mix(std::uint64_t x) {
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+  return x ^ (x >> 31);
+}
+
+/// Bitmask [heads, n, words], saved by another program as it lies in memory.
+std::vector<std::uint64_t> read_mask(const std::string& path, int heads, std::int64_t n) {
+  std::ifstream file(path, std::ios::binary | std::ios::ate);
+  SEER_CHECK(file.good(), "--masks: cannot read {}", path);
+  std::vector<std::uint64_t> bits(static_cast<std::size_t>(heads * n * ((n + 63) / 64)));
+  const auto expected = static_cast<std::int64_t>(bits.size() * sizeof(bits[0]));
+  SEER_CHECK(file.tellg() == expected,
+             "--masks: {} must have {} bytes (64-bit words of {} heads x {} rows), has {}", path, expected,
+             heads, n, static_cast<std::int64_t>(file.tellg()));
+  file.seekg(0);
+  file.read(reinterpret_cast<char*>(bits.data()), expected);
+  return bits;
+}
+
+/// Bitmask [heads, n, words]; every row has its diagonal block.
+///   random, group_random: others drawn uniformly, as many a row as top-k keeps
+///   uneven: the same, but a row's number of blocks is drawn between none and twice as many
+///   dense_head: the same, but every eighth head is dense
+///   sink_local: the first block and a band that ends at the diagonal
 std::vector<std::uint64_t> make_mask(const std::string& kind, int heads, std::int64_t n, double density) {
   const std::int64_t words = (n + 63) / 64;
   const std::int64_t k = blocks_per_row(density, n);
@@ -59,16 +85,16 @@ std::vector<std::uint64_t> make_mask(const std::string& kind, int heads, std::in
     for (std::int64_t r = 0; r < n; ++r) {
       std::uint64_t* row = bits.data() + (h * n + r) * words;
       const auto set = [row](std::int64_t j) { row[j / 64] |= std::uint64_t{1} << (j % 64); };
-      std::uint64_t state = static_cast<std::uint64_t>(h * n + r) * 0x9e3779b97f4a7c15ull + 12345;
+      std::uint64_t state = mix(static_cast<std::uint64_t>(h * n + r + 1) * 0x9e3779b97f4a7c15ull);
       const auto uniform = [&state] {
         state += 0x9e3779b97f4a7c15ull;
-        std::uint64_t x = state;
-        x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
-        x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
-        return static_cast<double>((x ^ (x >> 31)) >> 11) * 0x1p-53;
+        return static_cast<double>(mix(state) >> 11) * 0x1p-53;
       };
       set(r);
-      std::int64_t wanted = std::min(k - 1, r);
+      std::int64_t wanted = k - 1;
+      if (kind == "uneven") wanted = std::llround(2 * uniform() * static_cast<double>(wanted));
+      if (kind == "dense_head" && h % 8 == 3) wanted = r;
+      wanted = std::min(wanted, r);
       if (kind == "sink_local") {
         if (wanted > 0) set(0);
         for (std::int64_t j = r - wanted + 1; j < r; ++j) set(j);
@@ -182,11 +208,12 @@ void run_prefill(const Options& options) {
     for (const std::string& kind : options.masks) {
       for (const double density : options.densities) {
         DeviceArray<std::uint64_t> mask;
-        const int mask_heads = kind == "random" ? heads : kv_heads;
+        const int mask_heads = kind == "group_random" || kind == "sink_local" ? kv_heads : heads;
         std::int64_t selected = heads * n * (n + 1) / 2;
         p.mask = nullptr;
         if (density < 1) {
-          const auto bits = make_mask(kind, mask_heads, n, density);
+          const auto bits = kind.starts_with("file:") ? read_mask(kind.substr(5), mask_heads, n)
+                                                      : make_mask(kind, mask_heads, n, density);
           selected = 0;
           for (const std::uint64_t word : bits) selected += std::popcount(word) * (heads / mask_heads);
           mask = DeviceArray<std::uint64_t>(bits);
@@ -377,6 +404,11 @@ Options parse(int argc, char** argv) {
       options.densities = split<double>(value);
     } else if (flag == "--masks") {
       options.masks = split<std::string>(value);
+      for (const std::string& kind : options.masks) {
+        SEER_CHECK(kMasks.contains(kind) || kind.starts_with("file:"),
+                   "--masks: random, group_random, uneven, dense_head, sink_local or file:PATH, got {}",
+                   kind);
+      }
     } else if (flag == "--sharing") {
       options.sharing = split<std::string>(value);
     } else if (flag == "--same-bits") {

@@ -5,7 +5,7 @@
 // compute, one head each. K and V pass through two rings of 64-token tiles in shared memory, with a full and
 // an empty mbarrier a slot; the rings run on across items. With kTiles = 1 two CTAs share a multiprocessor;
 // with kTiles = 2 one CTA holds it and L2 is read half as often, which needs two heads with the same list
-// (dense attention).
+// (dense attention, or a mask by KV head).
 //
 // A second warp plans ahead: it takes the next item, reads its mask row and counts its blocks.
 //
@@ -38,8 +38,8 @@ inline constexpr float kLog2e = 1.44269504088896340736f;
 template <int kHeadDim, int kTiles>
 struct PrefillConfig {
   static constexpr int kTileBytes = kBlock * kHeadDim * 2;
-  /// Deep enough to cover the latency of L2: (kStages - 2) tiles of K and of V are on their way while two are
-  /// in use.
+  /// As many as fit. One tile of K and one of V are in use, the others on their way: at least 64 KB a
+  /// multiprocessor, which covers the latency of L2.
   static constexpr int kStages = kTiles == 1 ? (kHeadDim == 128 ? 3 : 6) : (kHeadDim == 128 ? 6 : 8);
   static constexpr int kCtasPerSm = kTiles == 1 ? 2 : 1;
   static constexpr int kThreads = 128 * (kTiles + 1);
