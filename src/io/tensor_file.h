@@ -35,8 +35,8 @@ struct TensorView {
 /// Tensors of one or several files by name.
 class TensorStore {
  public:
-  /// One .safetensors file, checked: header size, JSON, dtypes, shapes, offsets in range, not overlapping, no
-  /// gaps needed.
+  /// One .safetensors file, checked: header size, JSON, dtypes, shapes, offsets in range, and, as the format
+  /// demands, no overlaps, no holes and nothing behind the last tensor.
   static TensorStore open_safetensors(const std::string& path);
   /// A safetensors image already in memory; `label` names it in messages. For tests and fuzzing.
   static TensorStore parse_safetensors(std::span<const std::byte> bytes, const std::string& label,
