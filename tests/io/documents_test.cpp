@@ -50,6 +50,7 @@ TEST(Documents, ReadsFoldersInOrder) {
   folder.write(".git/config", "x");
   EXPECT_TRUE(error_names([&] { texts({}, false); }, {".git", "hidden"}));
   EXPECT_EQ(texts({}, true), "3124");
+  std::filesystem::remove_all(folder.path(".git"));
   folder.write("bad.py", "a\xff");
   folder.write("zero.py", std::string_view("a\0", 2));
   EXPECT_TRUE(error_names([&] { texts({".py"}, false); }, {"bad.py", "UTF-8", "byte 1"}));
