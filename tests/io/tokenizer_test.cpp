@@ -386,11 +386,13 @@ TEST(Tokenizer, NamesBytesWithoutToken) {
 
 TEST(Tokenizer, GivesUpOnExplodingPatterns) {
   Json json = byte_tokenizer();
-  json["pre_tokenizer"] = {
-      {"type", "Sequence"},
-      {"pretokenizers",
-       {{{"type", "Split"}, {"pattern", {{"Regex", "(a|a)*[bc]"}}}, {"behavior", "Isolated"}, {"invert", false}},
-        {{"type", "ByteLevel"}}}}};
+  json["pre_tokenizer"] = {{"type", "Sequence"},
+                           {"pretokenizers",
+                            {{{"type", "Split"},
+                              {"pattern", {{"Regex", "(a|a)*[bc]"}}},
+                              {"behavior", "Isolated"},
+                              {"invert", false}},
+                             {{"type", "ByteLevel"}}}}};
   const Tokenizer tokenizer = make(json);
   EXPECT_TRUE(error_names([&] { tokenizer.encode(std::string(64, 'a')); }, {"t.json", "regular expression"}));
 }
