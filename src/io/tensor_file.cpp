@@ -61,7 +61,7 @@ std::vector<float> TensorView::to_floats() const {
   SEER_CHECK(dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16,
              "{}: tensor {}: expected dtype F32, F16, BF16 or F64, found {}", file, in_quotes(name),
              name_of(dtype));
-  widen_to_float(dtype, bytes.data(), values.data(), num_elements());
+  if (!values.empty()) widen_to_float(dtype, bytes.data(), values.data(), num_elements());
   return values;
 }
 
