@@ -175,6 +175,8 @@ ChosenSelector choose_selector(const SparsityFlags& flags, const ModelFlags& mod
     chosen.kind = parse_selector_kind(flags.selector);
   }
   if (chosen.kind == SelectorKind::kDense) {
+    SEER_CHECK(model_flags.gate.empty() || !flags.selector.empty(),
+               "--gate: expected an amount beside it (--density, --threshold, --nz-ratio or a top-p mass)");
     SEER_CHECK(!amount_given, "--selector dense: computes every block; leave out the amount");
     return chosen;
   }

@@ -31,10 +31,12 @@ std::vector<Task> make_tasks(std::span<const EvalDocument> documents, std::int64
                                             request.start_token.has_value(), length, request.stride);
     for (const PplWindow& window : windows) {
       Task task{.document = &document, .window = window};
-      if (request.start_token) task.tokens.push_back(*request.start_token);
-      task.first_counted = window.first_counted - window.begin + (request.start_token ? 1 : 0);
-      task.tokens.insert(task.tokens.end(), document.ids.begin() + window.begin,
-                         document.ids.begin() + window.end);
+      const std::int64_t start_tokens = request.start_token ? 1 : 0;
+      task.first_counted = window.first_counted - window.begin + start_tokens;
+      task.tokens.resize(static_cast<std::size_t>(start_tokens + window.end - window.begin));
+      if (request.start_token) task.tokens.front() = *request.start_token;
+      std::copy(document.ids.begin() + window.begin, document.ids.begin() + window.end,
+                task.tokens.begin() + start_tokens);
       tasks.push_back(std::move(task));
     }
   }

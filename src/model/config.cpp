@@ -14,6 +14,13 @@ namespace {
 
 using Json = nlohmann::json;
 
+/// A value as messages show it: one line, not too long.
+std::string shown(const Json& value) {
+  std::string text = value.dump(-1, ' ', /*ensure_ascii=*/true, Json::error_handler_t::replace);
+  if (text.size() > 60) text = text.substr(0, 57) + "...";
+  return text;
+}
+
 /// Typed access to one JSON object; every message names the file and the field.
 class Fields {
  public:
@@ -34,12 +41,12 @@ class Fields {
     SEER_CHECK(has(name), "{}: missing field {} (an integer)", label_, name);
     const Json& value = raw(name);
     SEER_CHECK(value.is_number_integer(), "{}: field {}: expected an integer, found {}", label_, name,
-               value.dump());
+               shown(value));
     const bool too_large =
         value.is_number_unsigned() && value.get<std::uint64_t>() > static_cast<std::uint64_t>(largest);
     const std::int64_t number = too_large ? largest : value.get<std::int64_t>();
     SEER_CHECK(!too_large && number >= smallest && number <= largest,
-               "{}: field {}: expected {}..{}, found {}", label_, name, smallest, largest, value.dump());
+               "{}: field {}: expected {}..{}, found {}", label_, name, smallest, largest, shown(value));
     return number;
   }
   std::int64_t integer_or(const char* name, std::int64_t fallback) const {
@@ -49,20 +56,20 @@ class Fields {
     SEER_CHECK(has(name), "{}: missing field {} (a number)", label_, name);
     const Json& value = raw(name);
     SEER_CHECK(value.is_number() && value.get<double>() > 0 && std::isfinite(value.get<double>()),
-               "{}: field {}: expected a positive number, found {}", label_, name, value.dump());
+               "{}: field {}: expected a positive number, found {}", label_, name, shown(value));
     return value.get<double>();
   }
   double number_or(const char* name, double fallback) const { return has(name) ? number(name) : fallback; }
   bool boolean_or(const char* name, bool fallback) const {
     if (!has(name)) return fallback;
     SEER_CHECK(raw(name).is_boolean(), "{}: field {}: expected true or false, found {}", label_, name,
-               raw(name).dump());
+               shown(raw(name)));
     return raw(name).get<bool>();
   }
   std::string text(const char* name) const {
     SEER_CHECK(has(name), "{}: missing field {} (a string)", label_, name);
     SEER_CHECK(raw(name).is_string(), "{}: field {}: expected a string, found {}", label_, name,
-               raw(name).dump());
+               shown(raw(name)));
     return raw(name).get<std::string>();
   }
 
@@ -71,8 +78,15 @@ class Fields {
   std::string label_;
 };
 
+/// Deeper nesting than any configuration has would overflow the stack when it is printed.
+constexpr int kLargestDepth = 64;
+
 Json parse_json(const std::string& text, const std::string& label) {
-  Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  const auto check_depth = [&](int depth, Json::parse_event_t, Json&) {
+    SEER_CHECK(depth <= kLargestDepth, "{}: JSON nested deeper than {} levels", label, kLargestDepth);
+    return true;
+  };
+  Json json = Json::parse(text, check_depth, /*allow_exceptions=*/false);
   SEER_CHECK(!json.is_discarded(), "{}: not valid JSON", label);
   return json;
 }
@@ -132,7 +146,7 @@ void refuse_what_is_not_supported(const Fields& config, const std::string& model
     for (const Json& type : types)
       SEER_CHECK(type == "full_attention",
                  "{}: field layer_types: only full_attention is supported, found {}", config.label(),
-                 type.dump());
+                 shown(type));
   }
   for (const char* name : {"num_experts", "num_local_experts", "n_routed_experts"})
     SEER_CHECK(!config.has(name), "{}: field {}: mixture-of-experts models are not supported", config.label(),
@@ -158,7 +172,7 @@ std::vector<std::int32_t> parse_token_ids(const Fields& config, const char* name
   for (const Json& id : list) {
     SEER_CHECK(id.is_number_integer() && id.get<std::int64_t>() >= 0 &&
                    id.get<std::int64_t>() < (std::int64_t{1} << 31),
-               "{}: field {}: expected token ids, found {}", config.label(), name, value.dump());
+               "{}: field {}: expected token ids, found {}", config.label(), name, shown(value));
     ids.push_back(id.get<std::int32_t>());
   }
   return ids;
