@@ -47,6 +47,7 @@ int main(int argc, char** argv) {
   CLI::App& eval = *app.add_subcommand("eval", "Evaluations");
   eval.require_subcommand(1);
   add_eval_ppl(eval);
+  add_inspect(app);
   add_report(app);
   CLI::App& bench = *app.add_subcommand("bench", "Benchmarks");
   bench.require_subcommand(1);
