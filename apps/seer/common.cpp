@@ -192,6 +192,10 @@ ChosenSelector choose_selector(const SparsityFlags& flags, const ModelFlags& mod
   return chosen;
 }
 
+void check_utf8(std::string_view text, const std::string& label) {
+  if (const auto bad = find_invalid_utf8(text)) fail("{}: invalid UTF-8 at byte {}", label, *bad);
+}
+
 std::vector<std::int32_t> parse_ids(std::string_view text, const std::string& label) {
   constexpr std::string_view kSeparators = " \t\r\n,[]";
   std::vector<std::int32_t> ids;
@@ -239,7 +243,7 @@ std::vector<std::int32_t> TextFlags::read(const std::string& model_folder) const
   if (!ids_file.empty()) return read_ids(ids_file);
   const std::string text = read_file(text_file);
   SEER_CHECK(!text.empty(), "{}: expected a text, found an empty file", text_file);
-  if (const auto bad = find_invalid_utf8(text)) fail("{}: invalid UTF-8 at byte {}", text_file, *bad);
+  check_utf8(text, text_file);
   return Tokenizer::load(model_folder).encode(text, !without_special);
 }
 
