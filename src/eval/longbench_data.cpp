@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <functional>
 #include <nlohmann/json.hpp>
 
 #include "core/check.h"
@@ -18,21 +17,28 @@ namespace {
 
 using Json = nlohmann::json;
 
-/// Calls `use(source, line)` for every line that is not blank; `source` is "path:number".
-void for_each_line(const std::string& path,
-                   const std::function<void(const std::string&, std::string_view)>& use) {
+/// Parses every line that is not blank; one that `parse` throws Error for becomes its defect.
+template <class Record, class Parse>
+std::vector<Record> read_lines(const std::string& path, const Parse& parse) {
   SEER_CHECK(fs::is_regular_file(path), "{}: expected a file of JSON lines, found none", path);
   const std::string contents = read_file(path);
+  std::vector<Record> records;
   std::string_view rest = contents;
-  bool any = false;
   for (std::int64_t number = 1; !rest.empty(); ++number) {
     const std::string_view line = rest.substr(0, rest.find('\n'));
     rest.remove_prefix(std::min(rest.size(), line.size() + 1));
     if (line.find_first_not_of(" \t\r") == line.npos) continue;
-    any = true;
-    use(fmt::format("{}:{}", path, number), line);
+    Record record;
+    try {
+      record = parse(line);
+    } catch (const Error& error) {
+      record.defect = error.what();
+    }
+    record.source = fmt::format("{}:{}", path, number);
+    records.push_back(std::move(record));
   }
-  SEER_CHECK(any, "{}: expected JSON lines, found none", path);
+  SEER_CHECK(!records.empty(), "{}: expected JSON lines, found none", path);
+  return records;
 }
 
 /// The messages of the functions below have no file and line: the caller knows them.
@@ -94,6 +100,14 @@ LongBenchSample parse_sample(std::string_view line) {
   return sample;
 }
 
+LongBenchPrediction parse_prediction(std::string_view line, bool with_lengths) {
+  const Json json = parse_object(line);
+  return {.prediction = string_member(json, "pred"),
+          .answers = strings_member(json, "answers"),
+          .all_classes = classes_member(json),
+          .length = with_lengths ? length_member(json) : 0};
+}
+
 Json read_config(const std::string& path) {
   SEER_CHECK(fs::is_regular_file(path), "{}: no such file; --config names the folder of LongBench's config",
              path);
@@ -107,18 +121,12 @@ Json read_config(const std::string& path) {
 }  // namespace
 
 std::vector<LongBenchSample> read_longbench_samples(const std::string& path) {
-  std::vector<LongBenchSample> samples;
-  for_each_line(path, [&](const std::string& source, std::string_view line) {
-    LongBenchSample sample;
-    try {
-      sample = parse_sample(line);
-    } catch (const Error& error) {
-      sample.defect = error.what();
-    }
-    sample.source = source;
-    samples.push_back(std::move(sample));
-  });
-  return samples;
+  return read_lines<LongBenchSample>(path, parse_sample);
+}
+
+std::vector<LongBenchPrediction> read_longbench_predictions(const std::string& path, bool with_lengths) {
+  return read_lines<LongBenchPrediction>(
+      path, [&](std::string_view line) { return parse_prediction(line, with_lengths); });
 }
 
 LongBenchConfig::LongBenchConfig(const std::string& folder)
@@ -170,22 +178,6 @@ std::string format_longbench_prompt(std::string_view format, const std::map<std:
     format.remove_prefix(end + 1);
   }
   return text;
-}
-
-LongBenchPredictions read_longbench_predictions(const std::string& path, bool with_lengths) {
-  LongBenchPredictions result;
-  for_each_line(path, [&](const std::string& source, std::string_view line) {
-    try {
-      const Json json = parse_object(line);
-      result.predictions.push_back(string_member(json, "pred"));
-      result.answers.push_back(strings_member(json, "answers"));
-      result.lengths.push_back(with_lengths ? length_member(json) : 0);
-      result.all_classes = classes_member(json);
-    } catch (const Error& error) {
-      fail("{}: {}", source, error.what());
-    }
-  });
-  return result;
 }
 
 std::string longbench_prediction_line(std::string_view prediction, const LongBenchSample& sample) {

@@ -48,17 +48,20 @@ class LongBenchConfig {
 std::string format_longbench_prompt(std::string_view format, const std::map<std::string, std::string>& fields,
                                     const std::string& label);
 
-/// Predictions of one task in the harness' layout: a line for each sample with `pred`, `answers`,
-/// `all_classes` and `length`.
-struct LongBenchPredictions {
-  std::vector<std::string> predictions;
-  std::vector<std::vector<std::string>> answers;
-  std::vector<std::int64_t> lengths;
-  std::vector<std::string> all_classes;  // of the last line: the harness takes those for all
+/// One line of a file of predictions in the harness' layout.
+struct LongBenchPrediction {
+  std::string source;  // file:line
+  std::string prediction;
+  std::vector<std::string> answers;
+  std::vector<std::string> all_classes;
+  std::int64_t length = 0;
+  std::string defect;  // what is wrong with the line; nothing else counts then
 };
 
-/// Throws Error naming file and line. Without `with_lengths` lines need no `length`.
-LongBenchPredictions read_longbench_predictions(const std::string& path, bool with_lengths);
+/// The lines of TASK.jsonl with `pred`, `answers`, `all_classes` and, if `with_lengths`, `length`. A line
+/// that is no such prediction is there with its defect. Throws Error when the file cannot be read or has no
+/// line.
+std::vector<LongBenchPrediction> read_longbench_predictions(const std::string& path, bool with_lengths);
 
 /// A line of such a file, with its line end.
 std::string longbench_prediction_line(std::string_view prediction, const LongBenchSample& sample);

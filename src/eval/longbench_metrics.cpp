@@ -227,6 +227,8 @@ std::string_view scored_part(const LongBenchTask& task, std::string_view predict
 
 double longbench_score(const LongBenchTask& task, std::string_view prediction,
                        std::span<const std::string> answers, std::span<const std::string> classes) {
+  SEER_CHECK(task.metric != LongBenchMetric::kClassification || !classes.empty(),
+             "all_classes: expected the classes of {}, found none", task.name);
   prediction = scored_part(task, prediction);
   const auto score = [&](const std::string& answer) {
     switch (task.metric) {

@@ -37,7 +37,7 @@ double code_similarity(std::string_view prediction, std::string_view answer);
 std::string_view scored_part(const LongBenchTask& task, std::string_view prediction);
 
 /// The task's metric against the best of the answers. All texts are valid UTF-8; `classes` matters to
-/// classification alone.
+/// classification alone. Throws Error when the answers or the classes are none that the metric can score.
 double longbench_score(const LongBenchTask& task, std::string_view prediction,
                        std::span<const std::string> answers, std::span<const std::string> classes);
 

@@ -171,14 +171,21 @@ TEST_F(LongBenchDataTest, PredictionsComeBackAsTheyWereWritten) {
   const LongBenchSample sample{.answers = {"a", "\u00e9\n"}, .all_classes = {"x"}, .length = 7};
   const std::string text =
       longbench_prediction_line("p\u2028\t", sample) + longbench_prediction_line("", {.answers = {"b"}});
-  const LongBenchPredictions given = read_longbench_predictions(write("trec.jsonl", text), true);
-  EXPECT_EQ(given.predictions, (std::vector<std::string>{"p\u2028\t", ""}));
-  EXPECT_EQ(given.answers[0], sample.answers);
-  EXPECT_EQ(given.lengths, (std::vector<std::int64_t>{7, 0}));
-  EXPECT_TRUE(given.all_classes.empty());  // the last line's
+  const auto given =
+      read_longbench_predictions(write("trec.jsonl", text + "{\"pred\": 3}\n" + text.substr(0, 9)), true);
+  ASSERT_EQ(given.size(), 4u);
+  EXPECT_EQ(given[0].prediction, "p\u2028\t");
+  EXPECT_EQ(given[0].answers, sample.answers);
+  EXPECT_EQ(given[0].all_classes, sample.all_classes);
+  EXPECT_EQ(given[0].length, 7);
+  EXPECT_EQ(given[1].prediction, "");
+  EXPECT_TRUE(given[1].all_classes.empty());
+  EXPECT_EQ(given[2].defect, "pred: expected a string, found number");
+  EXPECT_TRUE(given[3].source.ends_with("trec.jsonl:4"));
+  EXPECT_EQ(given[3].defect, "expected a JSON object, found invalid JSON");
 }
 
-TEST_F(LongBenchDataTest, ErrorsNameFileAndLineOrField) {
+TEST_F(LongBenchDataTest, ErrorsOfTheConfigNameFileAndField) {
   const auto message = [](auto&& action) {
     try {
       action();
@@ -187,10 +194,6 @@ TEST_F(LongBenchDataTest, ErrorsNameFileAndLineOrField) {
     }
     return std::string();
   };
-  const std::string path =
-      write("trec.jsonl", longbench_prediction_line("p", {.answers = {"b"}}) + "{\"pred\": 3}\n");
-  EXPECT_EQ(message([&] { read_longbench_predictions(path, true); }),
-            path + ":2: pred: expected a string, found number");
   write("dataset2prompt.json", "{\"trec\": \"{context}\", \"lcc\": \"\"}");
   write("dataset2maxlen.json", "{\"trec\": 0}");
   EXPECT_NE(message([&] { LongBenchConfig config(folder_.string()); }).find("dataset2maxlen.json: 'trec'"),

@@ -46,12 +46,15 @@ std::string score_folder(const fs::path& folder, const std::vector<std::string>&
   std::vector<LongBenchTaskScore> tasks;
   for (const std::string& name : order) {
     const LongBenchTask& task = find_longbench_task(name, "task");
-    const LongBenchPredictions given =
-        read_longbench_predictions((folder / (name + ".jsonl")).string(), by_bucket);
+    const auto given = read_longbench_predictions((folder / (name + ".jsonl")).string(), by_bucket);
     std::vector<double> scores;
-    for (std::size_t i = 0; i < given.predictions.size(); ++i)
-      scores.push_back(longbench_score(task, given.predictions[i], given.answers[i], given.all_classes));
-    tasks.push_back(longbench_task_score(name, scores, given.lengths));
+    std::vector<std::int64_t> lengths;
+    for (const LongBenchPrediction& line : given) {
+      EXPECT_EQ(line.defect, "");
+      scores.push_back(longbench_score(task, line.prediction, line.answers, given.back().all_classes));
+      lengths.push_back(line.length);
+    }
+    tasks.push_back(longbench_task_score(name, scores, lengths));
   }
   return longbench_result_json(tasks, by_bucket);
 }
