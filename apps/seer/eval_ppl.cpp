@@ -104,12 +104,23 @@ void check(const Flags& flags) {
              flags.sliding_window);
 }
 
+/// Baselines have no scores that a threshold or a mass could refer to.
+void check_baselines(const std::vector<EvalSetting>& settings) {
+  using Rule = SparsityOptions::Rule;
+  for (const EvalSetting& setting : settings)
+    SEER_CHECK(!setting.is_baseline() || setting.sparsity.rule == Rule::kAdaptive ||
+                   setting.sparsity.rule == Rule::kNzRatio,
+               "--selectors {}: expected --rule adaptive or nz_ratio, found {}", name_of(setting.selector),
+               name_of(setting.sparsity.rule));
+}
+
 void evaluate(const Flags& flags) {
   check(flags);
   PplRequest request{.lengths = flags.lengths,
                      .settings = settings_of(flags),
                      .stride = flags.sliding_window,
                      .seed = flags.seed};
+  check_baselines(request.settings);
   const LoadedModel model = load_model(flags.model);
   const std::int64_t longest = *std::max_element(flags.lengths.begin(), flags.lengths.end());
   SEER_CHECK(longest <= model.transformer->max_context(),

@@ -23,6 +23,13 @@ int report_error(std::string text, int exit_code) {
   return exit_code;
 }
 
+/// Asks for a subcommand once the whole command line is read, so that an unknown word is named instead.
+void need_subcommand(CLI::App& app) {
+  app.callback([&app] {
+    if (app.get_subcommands().empty()) throw CLI::RequiredError("A subcommand");
+  });
+}
+
 /// A full disk or a closed pipe behind standard output must not look like success.
 int close_output() {
   if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
@@ -35,7 +42,7 @@ int close_output() {
 int main(int argc, char** argv) {
   CLI::App app{"seer: long-context language models with learned block-sparse attention", "seer"};
   app.set_version_flag("--version", "seer " SEER_VERSION);
-  app.require_subcommand(1);
+  need_subcommand(app);
   app.get_formatter()->column_width(34);
   add_info(app);
   add_tokenize(app);
@@ -45,11 +52,11 @@ int main(int argc, char** argv) {
   add_distill(app);
   add_calibrate(app);
   CLI::App& eval = *app.add_subcommand("eval", "Evaluations");
-  eval.require_subcommand(1);
+  need_subcommand(eval);
   add_eval_ppl(eval);
   add_report(app);
   CLI::App& bench = *app.add_subcommand("bench", "Benchmarks");
-  bench.require_subcommand(1);
+  need_subcommand(bench);
   add_bench_attention(bench);
   add_bench_model(bench);
 
