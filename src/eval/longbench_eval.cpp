@@ -22,7 +22,8 @@ GenerationSample generation_sample(const Tokenizer& tokenizer, const LongBenchTa
                           .defect = line.defect};
   if (!sample.defect.empty()) return sample;
   try {
-    longbench_score(*run.task, "", line.answers, run.all_classes());  // what it cannot score is found before a run
+    longbench_score(*run.task, "", line.answers,
+                    run.all_classes());  // what it cannot score is found before a run
     LongBenchPrompt prompt = make_longbench_prompt(tokenizer, *run.task, run.prompt.format, line,
                                                    max_prompt_tokens, "dataset2prompt.json");
     const LongBenchStop stop = longbench_stop(tokenizer, *run.task);
@@ -86,8 +87,8 @@ std::string longbench_predictions_folder(const std::string& model_folder, const 
   const std::string model = path.parent_path().filename().string();
   if (setting.is_dense()) return model + "_dense";
   const std::string value = python_float(setting.sparsity.value);
-  const bool as_harness = setting.selector == SelectorKind::kGate &&
-                          setting.sparsity.rule == SparsityOptions::Rule::kThreshold;
+  const bool as_harness =
+      setting.selector == SelectorKind::kGate && setting.sparsity.rule == SparsityOptions::Rule::kThreshold;
   return as_harness
              ? fmt::format("{}_{}", model, value)
              : fmt::format("{}_{}_{}_{}", model, name_of(setting.selector), setting.rule_name(), value);

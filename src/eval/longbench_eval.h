@@ -40,8 +40,8 @@ struct LongBenchRow {
 LongBenchRow longbench_row(const LongBenchTaskRun& task, std::size_t first, const GenerationResults& results,
                            std::span<const EvalSetting> settings, std::size_t setting);
 
-/// One number for a task: the mean of its buckets that have samples, rounded as the harness rounds averages, or
-/// for LongBench without -E its plain score. NaN without samples.
+/// One number for a task: the mean of its buckets that have samples, rounded as the harness rounds averages,
+/// or for LongBench without -E its plain score. NaN without samples.
 double longbench_total(const LongBenchTaskScore& score, bool by_bucket);
 
 /// Name of the folder of a setting's predictions: MODEL_0.002 for the gate at threshold 0.002, as the harness

@@ -63,13 +63,16 @@ LongBenchTaskScore longbench_task_score(std::string_view task, std::span<const d
   return result;
 }
 
-std::array<double, kLongBenchBuckets.size()> longbench_average(std::span<const LongBenchTaskScore> tasks) {
-  std::array<double, kLongBenchBuckets.size()> average{};
-  for (std::size_t b = 0; b < average.size(); ++b) {
+LongBenchTaskScore longbench_average(std::span<const LongBenchTaskScore> tasks) {
+  LongBenchTaskScore average{.task = fmt::format("average of {}", tasks.size())};
+  const auto mean = [&](const auto& value_of) {
     std::vector<double> values;
-    for (const LongBenchTaskScore& task : tasks) values.push_back(task.buckets[b]);
-    average[b] = numpy_round(numpy_mean(values));
-  }
+    for (const LongBenchTaskScore& task : tasks) values.push_back(value_of(task));
+    return numpy_round(numpy_mean(values));
+  };
+  for (std::size_t b = 0; b < average.buckets.size(); ++b)
+    average.buckets[b] = mean([&](const LongBenchTaskScore& task) { return task.buckets[b]; });
+  average.plain = mean([](const LongBenchTaskScore& task) { return task.plain; });
   return average;
 }
 
@@ -79,9 +82,8 @@ std::string longbench_result_json(std::span<const LongBenchTaskScore> tasks, boo
     text += fmt::format("\n    \"{}\": {},", task.task,
                         by_bucket ? by_bucket_json(task.buckets) : python_float(task.plain));
   // The harness averages buckets alone, so a run without them has zeros there.
-  return text + fmt::format("\n    \"averaged\": {}\n}}",
-                            by_bucket_json(by_bucket ? longbench_average(tasks)
-                                                     : decltype(longbench_average(tasks)){}));
+  const LongBenchTaskScore average = by_bucket ? longbench_average(tasks) : LongBenchTaskScore();
+  return text + fmt::format("\n    \"averaged\": {}\n}}", by_bucket_json(average.buckets));
 }
 
 }  // namespace seer

@@ -28,8 +28,9 @@ struct LongBenchTaskScore {
 LongBenchTaskScore longbench_task_score(std::string_view task, std::span<const double> scores,
                                         std::span<const std::int64_t> lengths);
 
-/// The mean over tasks by bucket, of values already rounded. One empty bucket makes it NaN.
-std::array<double, kLongBenchBuckets.size()> longbench_average(std::span<const LongBenchTaskScore> tasks);
+/// The means over tasks, of values already rounded; `task` says of how many. One empty bucket makes a mean
+/// NaN.
+LongBenchTaskScore longbench_average(std::span<const LongBenchTaskScore> tasks);
 
 /// result.json as the harness writes it: by task, then `averaged`. With `by_bucket` as for LongBench-E, else
 /// one number a task.
