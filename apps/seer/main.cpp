@@ -54,6 +54,7 @@ int main(int argc, char** argv) {
   CLI::App& eval = *app.add_subcommand("eval", "Evaluations");
   need_subcommand(eval);
   add_eval_ppl(eval);
+  add_eval_longbench(eval);
   add_inspect(app);
   add_report(app);
   CLI::App& bench = *app.add_subcommand("bench", "Benchmarks");

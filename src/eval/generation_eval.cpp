@@ -120,6 +120,7 @@ class Run {
       std::span<const GenerationSample> samples, const GenerationRequest& request, SampleLog* log,
       bool show_progress, const std::function<void(std::size_t, const GenerationResults&)>& on_sample)
       : model_(model),
+        tokenizer_(tokenizer),
         samples_(samples),
         request_(request),
         log_(log),
@@ -282,8 +283,11 @@ class Run {
     for (std::size_t p = 0; p < pending_.size(); ++p) {
       const auto& [i, s, key] = pending_[p];
       GenerationRecord& record = *results_.records[i][s];
-      record.prediction = std::move(generations[p].text);
       record.tokens = std::move(generations[p].tokens);
+      // A text cut before a stop string ends within the tokens; any other is decoded whole, so that spaces
+      // are cleaned up where the tokenizer asks for it.
+      record.prediction = generations[p].reason == FinishReason::kStop ? std::move(generations[p].text)
+                                                                       : tokenizer_.decode(record.tokens);
       record.finish = name_of(generations[p].reason);
       record.score = request_.score(i, record.prediction);
       if (log_ != nullptr)
@@ -300,6 +304,7 @@ class Run {
   }
 
   Transformer& model_;
+  const Tokenizer& tokenizer_;
   std::span<const GenerationSample> samples_;
   const GenerationRequest& request_;
   SampleLog* log_;

@@ -19,7 +19,10 @@ using Json = nlohmann::ordered_json;
 
 constexpr const char* kProvenance[] = {"version", "command", "model", "gate",    "data",
                                        "dtype",   "device",  "isa",   "threads", "seed"};
+constexpr const char* kRulerRows = "ruler.json";
 constexpr const char* kRulerSamples = "ruler.samples.jsonl";
+constexpr const char* kSampleOrigin[] = {"selector", "rule", "value", "model",
+                                         "gate",     "data", "dtype", "seed"};
 
 /// A field of one row, by type; messages name file, row and field.
 class RowFields {
@@ -181,9 +184,14 @@ void add_provenance(const Json& row, ReportRun& run) {
   }
 }
 
+Json parse_rows(const std::string& file) {
+  Json rows = Json::parse(read_file(file), nullptr, /*allow_exceptions=*/false);
+  SEER_CHECK(rows.is_array() && !rows.empty(), "{}: expected a JSON array of rows", file);
+  return rows;
+}
+
 void read_rows(const std::string& file, ReportRun& run) {
-  const Json json = Json::parse(read_file(file), nullptr, /*allow_exceptions=*/false);
-  SEER_CHECK(json.is_array() && !json.empty(), "{}: expected a JSON array of rows", file);
+  const Json json = parse_rows(file);
   for (std::size_t i = 0; i < json.size(); ++i) {
     const std::string label = fmt::format("{}: row {}", file, i + 1);
     add_row(RowFields(json[i], label), label, run);
@@ -192,19 +200,28 @@ void read_rows(const std::string& file, ReportRun& run) {
   }
 }
 
-/// Samples whose record has a depth; those of a run still under way may end in half a line.
-void read_needles(const std::string& file, ReportRun& run) {
+/// Was this sample computed with the model, gate and dtype of one of the rows? The log keeps samples of
+/// earlier runs as well.
+bool belongs(const Json& sample, const Json& rows) {
+  return std::any_of(rows.begin(), rows.end(), [&](const Json& row) {
+    return std::all_of(std::begin(kSampleOrigin), std::end(kSampleOrigin), [&](const char* key) {
+      return !sample.contains(key) || !row.contains(key) || sample[key] == row[key];
+    });
+  });
+}
+
+/// RULER's samples with one needle at a known depth; a run that was interrupted may leave half a line.
+void read_needles(const std::string& file, const Json& rows, ReportRun& run) {
   std::istringstream lines(read_file(file));
   std::int64_t number = 0;
   for (std::string line; std::getline(lines, line) && !lines.eof();) {
-    const std::string label = fmt::format("{}: line {}", file, ++number);
     const Json sample = Json::parse(line, nullptr, /*allow_exceptions=*/false);
-    const RowFields fields(sample, label);
-    if (!fields.has("depth") || fields.get("depth").is_null() || !fields.has("score")) continue;
+    const RowFields fields(sample, fmt::format("{}: line {}", file, ++number));
+    if (!fields.has("depth") || fields.number("depth") < 0 || !belongs(sample, rows)) continue;
     NeedleSample needle{setting_of(fields)};
     needle.length = static_cast<std::int64_t>(fields.positive("length"));
-    needle.depth = fields.at_least_0("depth");
-    needle.score = fields.at_least_0("score");
+    needle.depth = fields.number("depth");
+    needle.score = 100 * fields.at_least_0("score");
     run.needles.push_back(std::move(needle));
   }
 }
@@ -212,7 +229,7 @@ void read_needles(const std::string& file, ReportRun& run) {
 /// The folder's files that hold rows, in the order of the report.
 std::vector<std::string> row_files(const std::string& folder) {
   std::vector<std::string> named, others;
-  for (const char* name : {"ppl.json", "ruler.json", "longbench.json"})
+  for (const char* name : {"ppl.json", kRulerRows, "longbench.json"})
     if (const fs::path file = fs::path(folder) / name; fs::exists(file)) named.push_back(file.string());
   for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
@@ -242,8 +259,8 @@ ReportRun read_report_run(const std::string& path) {
              "eval writes its file when it has finished",
              path);
   for (const std::string& file : files) read_rows(file, run);
-  if (const fs::path samples = fs::path(path) / kRulerSamples; fs::exists(samples))
-    read_needles(samples.string(), run);
+  if (const fs::path samples = fs::path(path) / kRulerSamples; !run.ruler.empty() && fs::exists(samples))
+    read_needles(samples.string(), parse_rows((fs::path(path) / kRulerRows).string()), run);
   return run;
 }
 

@@ -7,13 +7,13 @@ namespace seer {
 /// dark.
 inline constexpr const char* kReportStyle = R"css(
 :root { color-scheme: light dark;
-  --paper: #ffffff; --ink: #1b1f24; --soft: #5b6570; --rule: #d7dce1; --band: #f4f6f8; --heat: #0072b2;
+  --paper: #ffffff; --ink: #1b1f24; --soft: #5b6570; --rule: #d7dce1; --band: #f4f6f8; --heat: #004b85;
   --s0: #0072b2; --s1: #009e73; --s2: #d55e00; --s3: #b0538a; }
 @media (prefers-color-scheme: dark) { :root {
   --paper: #14171a; --ink: #e8ebee; --soft: #a2abb5; --rule: #363c43; --band: #1d2125; --heat: #56b4e9;
   --s0: #56b4e9; --s1: #35c79c; --s2: #f28e4b; --s3: #e29cc6; } }
 @media print { :root { color-scheme: light;
-  --paper: #ffffff; --ink: #000000; --soft: #444444; --rule: #bbbbbb; --band: #ffffff; --heat: #0072b2;
+  --paper: #ffffff; --ink: #000000; --soft: #444444; --rule: #bbbbbb; --band: #ffffff; --heat: #004b85;
   --s0: #0072b2; --s1: #009e73; --s2: #d55e00; --s3: #b0538a; }
   figure, table, .charts > svg { break-inside: avoid; } h2, h3, h4 { break-after: avoid; }
   table { font-size: .72rem; } th, td { padding-left: .7rem; } .scroll { overflow: visible; } }

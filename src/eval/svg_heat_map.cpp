@@ -12,7 +12,7 @@ namespace {
 
 constexpr double kCellHeight = 24, kTop = 66, kBottom = 10, kCharacter = 6.9, kMinCellWidth = 34;
 /// Above this strength the text takes the colour of the paper.
-constexpr double kStrong = 0.55;
+constexpr double kStrong = 0.7;
 
 std::size_t longest(const std::vector<std::string>& names) {
   std::size_t size = 0;

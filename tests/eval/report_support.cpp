@@ -78,11 +78,11 @@ std::string needle_lines() {
   std::string lines;
   for (const std::int64_t length : {4096, 8192})
     for (const double depth : {0.0, 50.0, 100.0})
-      lines +=
-          json{{"key", "k"},          {"task", "niah_single_1"}, {"length", length}, {"selector", "gate"},
-               {"rule", "threshold"}, {"value", 5e-4},           {"depth", depth},   {"score", 100 - depth}}
-              .dump() +
-          "\n";
+      lines += json{{"key", "k"},         {"task", "niah_single_1"}, {"length", length},
+                    {"selector", "gate"}, {"rule", "threshold"},     {"value", 5e-4},
+                    {"depth", depth},     {"score", 1 - depth / 100}}
+                   .dump() +
+               "\n";
   return lines + json{{"key", "k"}, {"task", "cwe"}, {"selector", "gate"}}.dump() + "\n";
 }
 

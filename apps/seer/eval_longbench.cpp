@@ -1,0 +1,322 @@
+// seer eval longbench: scores, density and time to first token on LongBench and LongBench-E.
+#include "eval_longbench.h"
+
+#include <fmt/core.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "commands.h"
+#include "core/check.h"
+#include "eval/density_profile.h"
+#include "eval/longbench_metrics.h"
+#include "eval/longbench_prompt.h"
+#include "io/tensor_file.h"
+#include "longbench_table.h"
+
+using namespace seer;
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+namespace {
+
+constexpr const char* kRowsFile = "longbench.json";
+constexpr const char* kSamplesFile = "longbench.samples.jsonl";
+
+/// The folder of the jsonl files: --data, or its subfolder `data` as LongBench's repository has it.
+fs::path data_folder(const LongBenchFlags& flags) {
+  SEER_CHECK(!flags.data.empty(), "--data: expected LongBench's folder of .jsonl files, found nothing");
+  SEER_CHECK(fs::is_directory(flags.data), "--data: no such folder: {}", flags.data);
+  const fs::path inner = fs::path(flags.data) / "data";
+  return fs::is_directory(inner) ? inner : fs::path(flags.data);
+}
+
+/// --config, or `config` in or beside the data.
+std::string config_folder(const LongBenchFlags& flags) {
+  if (!flags.config.empty()) return flags.config;
+  const fs::path data = fs::path(flags.data) / "";
+  const fs::path inner = data / "config";
+  return (fs::is_directory(inner) ? inner : data.parent_path().parent_path() / "config").string();
+}
+
+std::string task_file(const LongBenchFlags& flags, const LongBenchTask& task) {
+  return (data_folder(flags) / fmt::format("{}{}.jsonl", task.name, flags.e ? "_e" : "")).string();
+}
+
+/// Those of --tasks, or all of the benchmark whose file is there.
+std::vector<const LongBenchTask*> chosen_tasks(const LongBenchFlags& flags) {
+  std::vector<const LongBenchTask*> tasks = named_longbench_tasks(flags);
+  if (!tasks.empty()) return tasks;
+  std::string missing;
+  for (const LongBenchTask& task : longbench_tasks()) {
+    if (flags.e && !task.in_e) continue;
+    if (fs::exists(task_file(flags, task)))
+      tasks.push_back(&task);
+    else
+      missing += fmt::format("{}{}", missing.empty() ? "" : ", ", task.name);
+  }
+  SEER_CHECK(!tasks.empty(), "--data: expected files such as {}, found none",
+             task_file(flags, longbench_tasks()[1]));
+  if (!missing.empty() && !flags.quiet)
+    fmt::print(stderr, "{}: no files of the tasks {}\n", data_folder(flags).string(), missing);
+  return tasks;
+}
+
+std::vector<LongBenchTaskRun> read_tasks(const LongBenchFlags& flags) {
+  const std::vector<const LongBenchTask*> tasks = chosen_tasks(flags);
+  const LongBenchConfig config(config_folder(flags));
+  std::vector<LongBenchTaskRun> runs;
+  for (const LongBenchTask* task : tasks) {
+    runs.push_back({task, config.of(task->name), read_longbench_samples(task_file(flags, *task))});
+    std::vector<LongBenchSample>& samples = runs.back().samples;
+    if (flags.max_samples > 0 && static_cast<std::int64_t>(samples.size()) > flags.max_samples)
+      samples.resize(static_cast<std::size_t>(flags.max_samples));
+  }
+  return runs;
+}
+
+/// A score that JSON can hold.
+Json number_or_null(double value) { return std::isnan(value) ? Json() : Json(value); }
+
+/// A run on its way: everything that its output needs.
+class LongBenchRun {
+ public:
+  LongBenchRun(const LongBenchFlags& flags, std::vector<LongBenchTaskRun> tasks,
+               std::vector<EvalSetting> settings, std::string model_folder, Json origin)
+      : flags_(flags),
+        tasks_(std::move(tasks)),
+        settings_(std::move(settings)),
+        model_folder_(std::move(model_folder)),
+        origin_(std::move(origin)),
+        table_(flags.e) {
+    std::size_t first = 0;
+    for (const LongBenchTaskRun& task : tasks_) {
+      firsts_.push_back(first);
+      first += task.samples.size();
+    }
+  }
+
+  double score(std::size_t sample, std::string_view prediction) const {
+    const std::size_t t = task_of(sample);
+    const LongBenchTaskRun& run = tasks_[t];
+    return longbench_score(*run.task, prediction, run.samples[sample - firsts_[t]].answers,
+                           run.all_classes());
+  }
+
+  void begin() const { table_.print_header(); }
+
+  /// After a task's last sample: its rows, and its predictions.
+  void add_sample(std::size_t sample, const GenerationResults& results) {
+    const std::size_t t = task_of(sample);
+    if (sample + 1 != firsts_[t] + tasks_[t].samples.size()) return;
+    std::vector<LongBenchRow> rows;
+    for (std::size_t s = 0; s < settings_.size(); ++s) {
+      rows.push_back(longbench_row(tasks_[t], firsts_[t], results, settings_, s));
+      if (!flags_.results.empty())
+        write_file_atomically(
+            (predictions_folder(s) / fmt::format("{}.jsonl", tasks_[t].task->name)).string(),
+            longbench_predictions(tasks_[t], firsts_[t], results, s));
+    }
+    table_.print(rows);
+    rows_.push_back(std::move(rows));
+  }
+
+  /// Averages, densities and the files of results.
+  void finish(const GenerationResults& results) const {
+    std::vector<std::size_t> all(results.records.size());
+    std::iota(all.begin(), all.end(), std::size_t{0});
+    std::vector<LongBenchRow> averages;
+    for (std::size_t s = 0; s < settings_.size(); ++s)
+      averages.push_back({.setting = settings_[s],
+                          .score = longbench_average(scores_of(s)),
+                          .summary = summarize(results, all, s)});
+    table_.print(averages);
+    print_densities(results);
+    if (flags_.results.empty()) return;
+    for (std::size_t s = 0; s < settings_.size(); ++s)
+      write_file_atomically((predictions_folder(s) / "result.json").string(),
+                            longbench_result_json(scores_of(s), flags_.e));
+    Json rows = Json::array();
+    for (const std::vector<LongBenchRow>& of_task : rows_)
+      for (const LongBenchRow& row : of_task) rows.push_back(to_json(row));
+    write_file_atomically((fs::path(flags_.results) / kRowsFile).string(), rows.dump(1) + "\n");
+  }
+
+ private:
+  std::size_t task_of(std::size_t sample) const {
+    return static_cast<std::size_t>(std::upper_bound(firsts_.begin(), firsts_.end(), sample) -
+                                    firsts_.begin()) -
+           1;
+  }
+
+  fs::path predictions_folder(std::size_t setting) const {
+    const fs::path folder = fs::path(flags_.results) / (flags_.e ? "pred_e" : "pred") /
+                            longbench_predictions_folder(model_folder_, settings_[setting]);
+    fs::create_directories(folder);
+    return folder;
+  }
+
+  std::vector<LongBenchTaskScore> scores_of(std::size_t setting) const {
+    std::vector<LongBenchTaskScore> scores;
+    for (const std::vector<LongBenchRow>& of_task : rows_) scores.push_back(of_task[setting].score);
+    return scores;
+  }
+
+  void print_densities(const GenerationResults& results) const {
+    const auto groups = longbench_length_groups();
+    for (std::size_t s = 0; s < settings_.size(); ++s) {
+      if (settings_[s].is_dense()) continue;
+      std::vector<DensityPoint> points;
+      for (const auto& records : results.records) {
+        if (!records[s]) continue;
+        points.push_back({static_cast<double>(records[s]->prompt_tokens),
+                          static_cast<double>(records[s]->selected_blocks) /
+                              static_cast<double>(records[s]->causal_blocks)});
+      }
+      fmt::print("density by tokens of the prompt, {} {} {:.4g}:", name_of(settings_[s].selector),
+                 settings_[s].rule_name(), settings_[s].sparsity.value);
+      const std::vector<double> means = mean_densities(points, groups);
+      for (std::size_t g = 0; g < groups.size(); ++g)
+        fmt::print("  {} {}", groups[g].name, means[g] > 0 ? fmt::format("{:.4f}", means[g]) : "-");
+      fmt::print("\n");
+    }
+  }
+
+  Json to_json(const LongBenchRow& row) const {
+    Json buckets = Json::object();
+    for (std::size_t b = 0; b < kLongBenchBuckets.size(); ++b)
+      buckets[std::string(kLongBenchBuckets[b])] = number_or_null(row.score.buckets[b]);
+    const GenerationSummary& sum = row.summary;
+    Json json{{"task", row.score.task},
+              {"selector", name_of(row.setting.selector)},
+              {"rule", row.setting.rule_name()},
+              {"value", row.setting.sparsity.value},
+              {"score", sum.samples > 0 ? longbench_total(row.score, flags_.e) : 0.0},
+              {"scores", buckets},
+              {"density", sum.density},
+              {"samples", sum.samples},
+              {"failed", sum.failed},
+              {"empty_predictions", sum.empty_predictions},
+              {"ttft_seconds", sum.ttft_seconds},
+              {"select_seconds", sum.select_seconds},
+              {"attention_seconds", sum.attention_seconds},
+              {"last_block_dense", row.setting.sparsity.last_block_dense}};
+    json.update(origin_);
+    return json;
+  }
+
+  const LongBenchFlags& flags_;
+  std::vector<LongBenchTaskRun> tasks_;
+  std::vector<EvalSetting> settings_;
+  std::string model_folder_;
+  Json origin_;
+  LongBenchTable table_;
+  std::vector<std::size_t> firsts_;              // index of each task's first sample
+  std::vector<std::vector<LongBenchRow>> rows_;  // [task][setting], of finished tasks
+};
+
+/// Flags with room for the longest answer behind the longest prompt: the harness lets a model go on past its
+/// max_position_embeddings.
+ModelFlags with_room(const ModelFlags& flags, std::int64_t positions,
+                     std::span<const LongBenchTaskRun> tasks) {
+  ModelFlags roomy = flags;
+  if (flags.max_context > 0) return roomy;
+  for (const LongBenchTaskRun& task : tasks)
+    roomy.max_context = std::max(roomy.max_context, positions + task.prompt.max_new_tokens);
+  return roomy;
+}
+
+}  // namespace
+
+std::vector<const LongBenchTask*> named_longbench_tasks(const LongBenchFlags& flags) {
+  std::vector<const LongBenchTask*> tasks;
+  for (const std::string& name : flags.tasks) {
+    const LongBenchTask& task = find_longbench_task(name, "--tasks");
+    if (std::find(tasks.begin(), tasks.end(), &task) == tasks.end()) tasks.push_back(&task);
+  }
+  return tasks;
+}
+
+void run_longbench(const LongBenchFlags& flags) {
+  SEER_CHECK(flags.max_samples >= 0, "--max-samples: expected 0 (all) or more, found {}", flags.max_samples);
+  const std::vector<EvalSetting> settings = settings_of(flags);
+  std::vector<LongBenchTaskRun> tasks = read_tasks(flags);
+  const std::int64_t positions = flags.model.max_context > 0
+                                     ? flags.model.max_context
+                                     : load_model_config(model_folder(flags.model)).max_position_embeddings;
+  const std::int64_t prompt_tokens = positions - kLongBenchReserve;
+  SEER_CHECK(!flags.truncate || prompt_tokens >= 2,
+             "--max-context: expected more than the {} tokens that LongBench keeps for template and answer, "
+             "found {}",
+             kLongBenchReserve, positions);
+  const LoadedModel model = load_model(with_room(flags.model, positions, tasks));
+  const Tokenizer tokenizer = Tokenizer::load(model.folder);
+  const bool has_template = !tokenizer.chat_template().empty();
+  if (!has_template && !flags.quiet &&
+      std::any_of(tasks.begin(), tasks.end(), [](const LongBenchTaskRun& run) { return run.task->chat; }))
+    fmt::print(stderr, "{}: no chat template; all prompts are plain\n", model.folder);
+
+  const EvalGate gate = load_eval_gate(flags, model, settings);
+  Json origin = provenance(flags, model, gate);
+  origin["benchmark"] = flags.e ? "LongBench-E" : "LongBench";
+  origin["chat_template"] = has_template;
+  const std::vector<GenerationSample> samples =
+      longbench_generation_samples(tokenizer, tasks, flags.truncate ? prompt_tokens : 0);
+  LongBenchRun run(flags, std::move(tasks), settings, model.folder, origin);
+  const GenerationRequest request{.label = "eval longbench",
+                                  .settings = settings,
+                                  .seed = flags.seed,
+                                  .fingerprint = run_fingerprint("longbench", origin, model),
+                                  .gate_fingerprint = gate.fingerprint,
+                                  .provenance = members_of(origin),
+                                  .score = [&](std::size_t sample, std::string_view prediction) {
+                                    return run.score(sample, prediction);
+                                  }};
+  std::unique_ptr<SampleLog> log;
+  if (!flags.results.empty())
+    log = std::make_unique<SampleLog>((fs::path(flags.results) / kSamplesFile).string());
+
+  run.begin();
+  const GenerationResults results = evaluate_generation(
+      *model.transformer, tokenizer, gate.gate.get(), samples, request, log.get(), !flags.quiet,
+      [&](std::size_t sample, const GenerationResults& so_far) { run.add_sample(sample, so_far); });
+  run.finish(results);
+  SEER_CHECK(results.failed == 0, "{} of {} samples failed; they are named above", results.failed,
+             samples.size());
+}
+
+void add_eval_longbench(CLI::App& parent) {
+  auto flags = std::make_shared<LongBenchFlags>();
+  flags->rule = "threshold";
+  flags->values = {2e-3};
+  flags->last_block_dense = true;
+  CLI::App& command = *parent.add_subcommand(
+      "longbench",
+      "LongBench-E and LongBench from the published files: scores, density, time to first token");
+  add_model_argument(command, flags->model);
+  command.add_option("--data", flags->data,
+                     "folder of TASK_e.jsonl (or TASK.jsonl), or one with these in data/");
+  command.add_option(
+      "--config", flags->config,
+      "folder of dataset2prompt.json and dataset2maxlen.json (default: config/ in or beside --data)");
+  add_list_option(command, "--tasks", flags->tasks, "such as qasper,trec (default: all that --data has)");
+  command.add_flag("--e,!--no-e", flags->e, "LongBench-E: TASK_e.jsonl, scores by length (default: yes)");
+  command.add_flag("--truncate,!--no-truncate", flags->truncate,
+                   "cut prompts in the middle to the context less 500 tokens (default: yes)");
+  command.add_option("--max-samples", flags->max_samples, "of each task, the first so many (0: all)")
+      ->capture_default_str();
+  command.add_option("--score", flags->score,
+                     "score this folder of predictions TASK.jsonl instead of running a model; --results gets "
+                     "result.json");
+  add_eval_flags(command, *flags, kRowsFile);
+  command.callback([flags] {
+    if (flags->score.empty())
+      run_longbench(*flags);
+    else
+      score_longbench(*flags);
+  });
+}
