@@ -93,6 +93,9 @@ struct ReportRun {
 /// naming the file, the row and the field.
 ReportRun read_report_run(const std::string& path);
 
+/// The folder's run, or, where it has no such files itself, those of its folders in sorted order.
+std::vector<ReportRun> read_report_runs(const std::string& path);
+
 /// One page that needs nothing beside it: styles and figures (SVG) are in it; light and dark; printable.
 std::string report_html(const std::vector<ReportRun>& runs);
 std::string report_markdown(const std::vector<ReportRun>& runs);

@@ -157,6 +157,8 @@ void add_density_figure(const Rows& rows, ReportPage& page) {
         if (has_density(*row))
           line.points.push_back(
               {row->value, row->density, fmt::format("{}: measured {:.4f}", row->label(), row->density)});
+      std::stable_sort(line.points.begin(), line.points.end(),
+                       [](const ChartPoint& a, const ChartPoint& b) { return a.x < b.x; });
       if (!line.points.empty()) series.push_back(std::move(line));
     }
     if (series.size() == 1) continue;
@@ -256,10 +258,10 @@ void add_perplexity_section(const ReportRun& run, ReportPage& page) {
   ReportTable perplexities = table_of(rows, perplexity_cell);
   const bool has_paper = add_paper_rows(lengths_of(rows), perplexities);
   page.note(fmt::format(
-      "{} documents. In small print: change against dense attention, at the measured density, the share of "
+      "{} document{}. In small print: change against dense attention, at the measured density, the share of "
       "the causal 64x64 blocks that was computed. Marked: the lowest perplexity of the selectors that were "
       "asked for the same amount, the oracle left aside.{}",
-      rows.front().documents,
+      rows.front().documents, rows.front().documents == 1 ? "" : "s",
       has_paper ? " The paper's rows are of Llama-3.1-8B-Instruct on PG19, another model and another text: "
                   "compare the changes."
                 : ""));

@@ -205,6 +205,7 @@ void read_rows(const std::string& file, ReportRun& run) {
 bool belongs(const Json& sample, const Json& rows) {
   return std::any_of(rows.begin(), rows.end(), [&](const Json& row) {
     return std::all_of(std::begin(kSampleOrigin), std::end(kSampleOrigin), [&](const char* key) {
+      if (key == std::string_view("gate") && sample.value("selector", "") != "gate") return true;
       return !sample.contains(key) || !row.contains(key) || sample[key] == row[key];
     });
   });
@@ -262,6 +263,19 @@ ReportRun read_report_run(const std::string& path) {
   if (const fs::path samples = fs::path(path) / kRulerSamples; !run.ruler.empty() && fs::exists(samples))
     read_needles(samples.string(), parse_rows((fs::path(path) / kRulerRows).string()), run);
   return run;
+}
+
+std::vector<ReportRun> read_report_runs(const std::string& path) {
+  if (!fs::is_directory(path) || !row_files(path).empty()) return {read_report_run(path)};
+  std::vector<std::string> folders;
+  for (const fs::directory_entry& entry : fs::directory_iterator(path))
+    if (entry.is_directory() && !row_files(entry.path().string()).empty())
+      folders.push_back(entry.path().string());
+  if (folders.empty()) return {read_report_run(path)};  // which says what is missing
+  std::sort(folders.begin(), folders.end());
+  std::vector<ReportRun> runs;
+  for (const std::string& folder : folders) runs.push_back(read_report_run(folder));
+  return runs;
 }
 
 }  // namespace seer

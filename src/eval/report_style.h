@@ -12,11 +12,6 @@ inline constexpr const char* kReportStyle = R"css(
 @media (prefers-color-scheme: dark) { :root {
   --paper: #14171a; --ink: #e8ebee; --soft: #a2abb5; --rule: #363c43; --band: #1d2125; --heat: #56b4e9;
   --s0: #56b4e9; --s1: #35c79c; --s2: #f28e4b; --s3: #e29cc6; } }
-@media print { :root { color-scheme: light;
-  --paper: #ffffff; --ink: #000000; --soft: #444444; --rule: #bbbbbb; --band: #ffffff; --heat: #004b85;
-  --s0: #0072b2; --s1: #009e73; --s2: #d55e00; --s3: #b0538a; }
-  figure, table, .charts > svg { break-inside: avoid; } h2, h3, h4 { break-after: avoid; }
-  table { font-size: .72rem; } th, td { padding-left: .7rem; } .scroll { overflow: visible; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 74rem; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
@@ -71,6 +66,11 @@ svg text.over { fill: var(--paper); }
 .attention figcaption { font-size: .8rem; line-height: 1.35; }
 .swatch { width: 14px; height: 14px; border: 1px solid var(--rule); }
 .ramp { width: 140px; height: 14px; border: 1px solid var(--rule); }
+@media print { :root { color-scheme: light;
+  --paper: #ffffff; --ink: #000000; --soft: #444444; --rule: #bbbbbb; --band: #ffffff; --heat: #004b85;
+  --s0: #0072b2; --s1: #009e73; --s2: #d55e00; --s3: #b0538a; }
+  figure, table, .charts > svg { break-inside: avoid; } h2, h3, h4 { break-after: avoid; }
+  table { font-size: .72rem; } th, td { padding-left: .7rem; } .scroll { overflow: visible; } }
 )css";
 
 }  // namespace seer
