@@ -269,8 +269,8 @@ void run_longbench(const LongBenchFlags& flags) {
   Json origin = provenance(flags, model, gate);
   origin["benchmark"] = flags.e ? "LongBench-E" : "LongBench";
   origin["chat_template"] = has_template;
-  const std::vector<GenerationSample> samples =
-      longbench_generation_samples(tokenizer, tasks, flags.truncate ? prompt_tokens : 0);
+  const std::vector<GenerationSample> samples = longbench_generation_samples(
+      model.transformer->context(), tokenizer, tasks, flags.truncate ? prompt_tokens : 0);
   LongBenchRun run(flags, std::move(tasks), settings, model.folder, origin);
   const GenerationRequest request{.label = "eval longbench",
                                   .settings = settings,
