@@ -14,6 +14,7 @@ void add_distill(CLI::App& parent);
 void add_calibrate(CLI::App& parent);
 void add_eval_ppl(CLI::App& parent);
 void add_eval_longbench(CLI::App& parent);
+void add_eval_ruler(CLI::App& parent);
 void add_eval_run(CLI::App& parent);
 void add_inspect(CLI::App& parent);
 void add_report(CLI::App& parent);

@@ -51,19 +51,28 @@ std::string task_file(const LongBenchFlags& flags, const LongBenchTask& task) {
 std::vector<const LongBenchTask*> chosen_tasks(const LongBenchFlags& flags) {
   std::vector<const LongBenchTask*> tasks = named_longbench_tasks(flags);
   if (!tasks.empty()) return tasks;
+  for (const LongBenchTask& task : longbench_tasks())
+    if ((task.in_e || !flags.e) && fs::exists(task_file(flags, task))) tasks.push_back(&task);
+  SEER_CHECK(!tasks.empty(), "--data: expected files such as {}, found none",
+             task_file(flags, find_longbench_task("qasper", "--data")));
+  return tasks;
+}
+
+/// Says what a reader of the scores should know.
+void print_notes(const LongBenchFlags& flags, std::span<const LongBenchTaskRun> tasks,
+                 const std::string& model, bool has_template) {
   std::string missing;
   for (const LongBenchTask& task : longbench_tasks()) {
-    if (flags.e && !task.in_e) continue;
-    if (fs::exists(task_file(flags, task)))
-      tasks.push_back(&task);
-    else
+    const bool runs = std::any_of(tasks.begin(), tasks.end(),
+                                  [&](const LongBenchTaskRun& run) { return run.task == &task; });
+    if ((task.in_e || !flags.e) && !runs)
       missing += fmt::format("{}{}", missing.empty() ? "" : ", ", task.name);
   }
-  SEER_CHECK(!tasks.empty(), "--data: expected files such as {}, found none",
-             task_file(flags, longbench_tasks()[1]));
-  if (!missing.empty() && !flags.quiet)
+  if (!missing.empty() && flags.tasks.empty())
     fmt::print(stderr, "{}: no files of the tasks {}\n", data_folder(flags).string(), missing);
-  return tasks;
+  if (!has_template &&
+      std::any_of(tasks.begin(), tasks.end(), [](const LongBenchTaskRun& run) { return run.task->chat; }))
+    fmt::print(stderr, "{}: no chat template; all prompts are plain\n", model);
 }
 
 std::vector<LongBenchTaskRun> read_tasks(const LongBenchFlags& flags) {
@@ -107,8 +116,6 @@ class LongBenchRun {
                            run.all_classes());
   }
 
-  void begin() const { table_.print_header(); }
-
   /// After a task's last sample: its rows, and its predictions.
   void add_sample(std::size_t sample, const GenerationResults& results) {
     const std::size_t t = task_of(sample);
@@ -121,6 +128,7 @@ class LongBenchRun {
             (predictions_folder(s) / fmt::format("{}.jsonl", tasks_[t].task->name)).string(),
             longbench_predictions(tasks_[t], firsts_[t], results, s));
     }
+    if (rows_.empty()) table_.print_header();
     table_.print(rows);
     rows_.push_back(std::move(rows));
   }
@@ -256,16 +264,13 @@ void run_longbench(const LongBenchFlags& flags) {
   const LoadedModel model = load_model(with_room(flags.model, positions, tasks));
   const Tokenizer tokenizer = Tokenizer::load(model.folder);
   const bool has_template = !tokenizer.chat_template().empty();
-  if (!has_template && !flags.quiet &&
-      std::any_of(tasks.begin(), tasks.end(), [](const LongBenchTaskRun& run) { return run.task->chat; }))
-    fmt::print(stderr, "{}: no chat template; all prompts are plain\n", model.folder);
-
   const EvalGate gate = load_eval_gate(flags, model, settings);
+  if (!flags.quiet) print_notes(flags, tasks, model.folder, has_template);
   Json origin = provenance(flags, model, gate);
   origin["benchmark"] = flags.e ? "LongBench-E" : "LongBench";
   origin["chat_template"] = has_template;
-  const std::vector<GenerationSample> samples =
-      longbench_generation_samples(tokenizer, tasks, flags.truncate ? prompt_tokens : 0);
+  const std::vector<GenerationSample> samples = longbench_generation_samples(
+      model.transformer->context(), tokenizer, tasks, flags.truncate ? prompt_tokens : 0);
   LongBenchRun run(flags, std::move(tasks), settings, model.folder, origin);
   const GenerationRequest request{.label = "eval longbench",
                                   .settings = settings,
@@ -280,7 +285,6 @@ void run_longbench(const LongBenchFlags& flags) {
   if (!flags.results.empty())
     log = std::make_unique<SampleLog>((fs::path(flags.results) / kSamplesFile).string());
 
-  run.begin();
   const GenerationResults results = evaluate_generation(
       *model.transformer, tokenizer, gate.gate.get(), samples, request, log.get(), !flags.quiet,
       [&](std::size_t sample, const GenerationResults& so_far) { run.add_sample(sample, so_far); });

@@ -22,6 +22,7 @@ namespace {
 std::unique_ptr<CLI::App> make_evaluations() {
   auto eval = std::make_unique<CLI::App>();
   add_eval_ppl(*eval);
+  add_eval_ruler(*eval);
   add_eval_longbench(*eval);
   return eval;
 }

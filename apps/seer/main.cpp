@@ -55,6 +55,7 @@ int main(int argc, char** argv) {
   need_subcommand(eval);
   add_eval_ppl(eval);
   add_eval_longbench(eval);
+  add_eval_ruler(eval);
   add_eval_run(eval);
   add_inspect(app);
   add_report(app);

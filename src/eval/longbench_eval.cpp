@@ -47,13 +47,17 @@ const std::vector<std::string>& LongBenchTaskRun::all_classes() const {
   return kNone;
 }
 
-std::vector<GenerationSample> longbench_generation_samples(const Tokenizer& tokenizer,
+std::vector<GenerationSample> longbench_generation_samples(const Context& context, const Tokenizer& tokenizer,
                                                            std::span<const LongBenchTaskRun> tasks,
                                                            std::int64_t max_prompt_tokens) {
-  std::vector<GenerationSample> samples;
+  std::vector<std::pair<const LongBenchTaskRun*, std::size_t>> lines;
   for (const LongBenchTaskRun& run : tasks)
-    for (std::size_t i = 0; i < run.samples.size(); ++i)
-      samples.push_back(generation_sample(tokenizer, run, i, max_prompt_tokens));
+    for (std::size_t i = 0; i < run.samples.size(); ++i) lines.emplace_back(&run, i);
+  std::vector<GenerationSample> samples(lines.size());
+  context.parallel_for(static_cast<std::int64_t>(lines.size()), [&](std::int64_t i, int) {
+    const auto& [run, index] = lines[static_cast<std::size_t>(i)];
+    samples[static_cast<std::size_t>(i)] = generation_sample(tokenizer, *run, index, max_prompt_tokens);
+  });
   return samples;
 }
 

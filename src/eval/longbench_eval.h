@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "core/context.h"
 #include "eval/generation_eval.h"
 #include "eval/longbench_data.h"
 #include "eval/longbench_score.h"
@@ -25,7 +26,7 @@ struct LongBenchTaskRun {
 
 /// The samples of all tasks, in order, ready to be run. What cannot be prompted or scored has its defect.
 /// `max_prompt_tokens` as in make_longbench_prompt().
-std::vector<GenerationSample> longbench_generation_samples(const Tokenizer& tokenizer,
+std::vector<GenerationSample> longbench_generation_samples(const Context& context, const Tokenizer& tokenizer,
                                                            std::span<const LongBenchTaskRun> tasks,
                                                            std::int64_t max_prompt_tokens);
 

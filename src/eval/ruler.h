@@ -30,11 +30,12 @@ struct RulerSample {
   std::int64_t index = 0;
   std::string input;                 // goes to the tokenizer as it is
   std::vector<std::string> outputs;  // references
-  std::int64_t length = 0;           // tokens that the sample is made for, the generated ones included
-  double depth = -1;                 // where the asked needle lies, 0 to 1; negative: unknown or several
-  std::string others = "{}";         // JSON that official files carry along
-  std::int64_t truncation = -1;      // the same
-  std::string source;                // for messages: file:line
+  std::int64_t length = -1;      // tokens with the generated ones, as the sample's maker counts; -1: unknown
+  double depth = -1;             // percent of the haystack before the asked needle; -1: unknown, several
+  std::string others = "{}";     // JSON that official files carry along
+  std::int64_t truncation = -1;  // the same
+  std::string source;            // for messages: file:line
+  std::string defect;            // what is wrong with the line; nothing else counts then
 };
 
 /// The prediction as it is scored: without white space at its ends, and each control character below 0x20 a

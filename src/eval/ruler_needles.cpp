@@ -34,12 +34,10 @@ constexpr std::int64_t kDepths = 40;
 
 struct Needle {
   std::string key, value;
-  double depth = 0;
+  double depth = 0;  // percent
 };
 
-double depth_of(std::int64_t point) {
-  return std::round(100.0 * static_cast<double>(point) / (kDepths - 1)) / 100;
-}
+double depth_of(std::int64_t point) { return std::round(100.0 * static_cast<double>(point) / (kDepths - 1)); }
 
 /// "a", "a and b", "a, b and c"
 std::string listed(const std::vector<std::string>& words) {
@@ -106,7 +104,7 @@ RulerDraft draft_needles(const RulerTask& task, std::uint64_t seed, const RulerH
     // Needles by the unit that they stand before.
     std::vector<std::pair<std::int64_t, const Needle*>> places;
     for (const Needle& needle : needles)
-      places.emplace_back(std::llround(needle.depth * static_cast<double>(units)), &needle);
+      places.emplace_back(std::llround(needle.depth / 100 * static_cast<double>(units)), &needle);
     std::stable_sort(places.begin(), places.end(),
                      [](const auto& a, const auto& b) { return a.first < b.first; });
     std::string text = intro;

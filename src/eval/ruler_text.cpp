@@ -78,7 +78,7 @@ std::string random_sentence(RulerRandom& random) {
     case 0:
       return fmt::format("The {} {} the {}.", thing(), verb, thing());
     case 1:
-      return fmt::format("There is a {} {} every {}.", thing(), random.pick<std::string_view>(kPlaces),
+      return fmt::format("Nobody put the {} {} the {}.", thing(), random.pick<std::string_view>(kPlaces),
                          random.pick<std::string_view>(kNouns));
     case 2:
       return fmt::format("Whoever {} the {} has never seen the {}.", verb, thing(), thing());
@@ -86,7 +86,7 @@ std::string random_sentence(RulerRandom& random) {
       return fmt::format("By {} in the afternoon the {} {} the {}.", 1 + random.below(6), thing(), verb,
                          random.pick<std::string_view>(kNouns));
     default:
-      return fmt::format("A {} is {}, and the {} is {}.", random.pick<std::string_view>(kNouns),
+      return fmt::format("One {} is {}, another {} is {}.", random.pick<std::string_view>(kNouns),
                          random.pick<std::string_view>(kAdjectives), random.pick<std::string_view>(kNouns),
                          random.pick<std::string_view>(kAdjectives));
   }
@@ -159,12 +159,6 @@ std::vector<std::string> RulerHaystack::units(std::uint64_t seed, std::int64_t c
   for (std::int64_t i = 0; i < count; ++i)
     units.push_back(units_[static_cast<std::size_t>((first + i) % size)]);
   return units;
-}
-
-std::uint64_t RulerHaystack::fingerprint() const {
-  Fingerprint fingerprint;
-  for (const std::string& unit : units_) fingerprint.add(unit);
-  return fingerprint.value();
 }
 
 }  // namespace seer

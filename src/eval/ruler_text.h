@@ -32,8 +32,6 @@ class RulerHaystack {
 
   /// `count` units for one sample; a longer haystack of the same seed begins with a shorter one.
   std::vector<std::string> units(std::uint64_t seed, std::int64_t count) const;
-  /// Hash of all that units() depends on but its arguments.
-  std::uint64_t fingerprint() const;
 
  private:
   std::vector<std::string> units_;  // empty: made up

@@ -1,5 +1,6 @@
 #include "eval/longbench_score.h"
 
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -41,8 +42,9 @@ TEST(LongBenchScoreGolden, RoundsAsTheHarness) {
   EXPECT_GT(cases, 0);
 }
 
-/// result.json of given predictions, the tasks in the order of `order`.
-std::string score_folder(const fs::path& folder, const std::vector<std::string>& order, bool by_bucket) {
+/// Scores of given predictions, the tasks in the order of `order`.
+std::vector<LongBenchTaskScore> score_folder(const fs::path& folder, const std::vector<std::string>& order,
+                                             bool by_bucket) {
   std::vector<LongBenchTaskScore> tasks;
   for (const std::string& name : order) {
     const LongBenchTask& task = find_longbench_task(name, "task");
@@ -56,7 +58,7 @@ std::string score_folder(const fs::path& folder, const std::vector<std::string>&
     }
     tasks.push_back(longbench_task_score(name, scores, lengths));
   }
-  return longbench_result_json(tasks, by_bucket);
+  return tasks;
 }
 
 class GivenPredictions : public ::testing::TestWithParam<const char*> {};
@@ -77,7 +79,14 @@ TEST_P(GivenPredictions, GiveTheHarnessResultFilesByteForByte) {
     std::sort(at.begin(), at.end());
     std::vector<std::string> order;
     for (const auto& [position, name] : at) order.push_back(name);
-    EXPECT_EQ(score_folder(predictions, order, by_bucket), expected);
+    const std::vector<LongBenchTaskScore> tasks = score_folder(predictions, order, by_bucket);
+    EXPECT_EQ(longbench_result_json(tasks, by_bucket), expected);
+    if (!by_bucket || !fs::exists(folder / "average_score.txt")) continue;
+    const LongBenchTaskScore average = longbench_average(tasks);
+    std::string printed;
+    for (std::size_t b = 0; b < kLongBenchBuckets.size(); ++b)
+      printed += fmt::format("Range: {}, Average Score: {:.2f}\n", kLongBenchBuckets[b], average.buckets[b]);
+    EXPECT_EQ(printed, read_file((folder / "average_score.txt").string()));
   }
 }
 
