@@ -55,6 +55,7 @@ int main(int argc, char** argv) {
   need_subcommand(eval);
   add_eval_ppl(eval);
   add_eval_longbench(eval);
+  add_eval_ruler(eval);
   add_report(app);
   CLI::App& bench = *app.add_subcommand("bench", "Benchmarks");
   need_subcommand(bench);

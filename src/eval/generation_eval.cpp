@@ -13,7 +13,10 @@ namespace {
 
 using Rule = SparsityOptions::Rule;
 
-/// Tokens of all sequences that are decoded together: bounds the memory of their KV caches.
+/// Prompts that are decoded together where a sample's settings are fewer: as many rows as products with
+/// stored weights take at once. An interruption costs no more than these.
+constexpr std::size_t kBatchPrompts = 8;
+/// Tokens of their KV caches, which bounds memory.
 constexpr std::int64_t kBatchTokens = 64 << 10;
 
 std::string_view bytes_of(std::span<const std::int32_t> ids) {
@@ -142,7 +145,7 @@ class Run {
     for (std::size_t i = 0; i < samples_.size(); ++i) {
       const auto tokens = static_cast<std::int64_t>(samples_[i].prompt.size());
       const std::size_t settings = request_.settings.size();
-      if (batch_.size() + settings > GenerationBatch::kMaxIndependent ||
+      if (batch_.size() + settings > kBatchPrompts ||
           batch_tokens_ + tokens * static_cast<std::int64_t>(settings) > kBatchTokens)
         finish_batch();
       run_sample(i);
@@ -221,6 +224,7 @@ class Run {
         done_cost_ += cost_of(model_.config(), sample, request_.settings[s]);
         continue;
       }
+      if (batch_.size() == GenerationBatch::kMaxIndependent) finish_batch();
       try {
         prefill(i, s);
       } catch (const Error& error) {

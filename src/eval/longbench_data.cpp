@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/check.h"
+#include "eval/json_lines.h"
 #include "io/message.h"
 #include "io/tensor_file.h"
 
@@ -17,69 +18,13 @@ namespace {
 
 using Json = nlohmann::json;
 
-/// Parses every line that is not blank; one that `parse` throws Error for becomes its defect.
-template <class Record, class Parse>
-std::vector<Record> read_lines(const std::string& path, const Parse& parse) {
-  SEER_CHECK(fs::is_regular_file(path), "{}: expected a file of JSON lines, found none", path);
-  const std::string contents = read_file(path);
-  std::vector<Record> records;
-  std::string_view rest = contents;
-  for (std::int64_t number = 1; !rest.empty(); ++number) {
-    const std::string_view line = rest.substr(0, rest.find('\n'));
-    rest.remove_prefix(std::min(rest.size(), line.size() + 1));
-    if (line.find_first_not_of(" \t\r") == line.npos) continue;
-    Record record;
-    try {
-      record = parse(line);
-    } catch (const Error& error) {
-      record.defect = error.what();
-    }
-    record.source = fmt::format("{}:{}", path, number);
-    records.push_back(std::move(record));
-  }
-  SEER_CHECK(!records.empty(), "{}: expected JSON lines, found none", path);
-  return records;
-}
-
-/// The messages of the functions below have no file and line: the caller knows them.
-Json parse_object(std::string_view text) {
-  check_json_depth(text, "JSON");
-  Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  SEER_CHECK(json.is_object(), "expected a JSON object, found {}",
-             json.is_discarded() ? "invalid JSON" : json.type_name());
-  return json;
-}
-
-const Json& member(const Json& json, const char* name) {
-  const auto found = json.find(name);
-  SEER_CHECK(found != json.end(), "expected a field {}, found none", name);
-  return *found;
-}
-
-std::string string_member(const Json& json, const char* name) {
-  const Json& value = member(json, name);
-  SEER_CHECK(value.is_string(), "{}: expected a string, found {}", name, value.type_name());
-  return value.get<std::string>();
-}
-
-std::vector<std::string> strings_member(const Json& json, const char* name) {
-  const Json& list = member(json, name);
-  SEER_CHECK(list.is_array(), "{}: expected an array of strings, found {}", name, list.type_name());
-  std::vector<std::string> strings;
-  for (const Json& value : list) {
-    SEER_CHECK(value.is_string(), "{}: expected strings, found {}", name, value.type_name());
-    strings.push_back(value.get<std::string>());
-  }
-  return strings;
-}
-
 std::vector<std::string> classes_member(const Json& json) {
-  return member(json, "all_classes").is_null() ? std::vector<std::string>()
-                                               : strings_member(json, "all_classes");
+  return json_member(json, "all_classes").is_null() ? std::vector<std::string>()
+                                                    : strings_member(json, "all_classes");
 }
 
 std::int64_t length_member(const Json& json) {
-  const Json& value = member(json, "length");
+  const Json& value = json_member(json, "length");
   SEER_CHECK(value.is_number_unsigned() && value.get<std::uint64_t>() <= (std::uint64_t{1} << 40),
              "length: expected a number of words, found {}",
              value.is_number() ? value.dump() : value.type_name());
@@ -88,7 +33,7 @@ std::int64_t length_member(const Json& json) {
 
 LongBenchSample parse_sample(std::string_view line) {
   LongBenchSample sample;
-  const Json json = parse_object(line);
+  const Json json = parse_json_object(line);
   string_member(json, "input");
   string_member(json, "context");
   for (const auto& [name, value] : json.items())
@@ -101,7 +46,7 @@ LongBenchSample parse_sample(std::string_view line) {
 }
 
 LongBenchPrediction parse_prediction(std::string_view line, bool with_lengths) {
-  const Json json = parse_object(line);
+  const Json json = parse_json_object(line);
   return {.prediction = string_member(json, "pred"),
           .answers = strings_member(json, "answers"),
           .all_classes = classes_member(json),
@@ -112,7 +57,7 @@ Json read_config(const std::string& path) {
   SEER_CHECK(fs::is_regular_file(path), "{}: no such file; --config names the folder of LongBench's config",
              path);
   try {
-    return parse_object(read_file(path));
+    return parse_json_object(read_file(path));
   } catch (const Error& error) {
     fail("{}: {}", path, error.what());
   }
@@ -121,11 +66,11 @@ Json read_config(const std::string& path) {
 }  // namespace
 
 std::vector<LongBenchSample> read_longbench_samples(const std::string& path) {
-  return read_lines<LongBenchSample>(path, parse_sample);
+  return read_json_lines<LongBenchSample>(path, parse_sample);
 }
 
 std::vector<LongBenchPrediction> read_longbench_predictions(const std::string& path, bool with_lengths) {
-  return read_lines<LongBenchPrediction>(
+  return read_json_lines<LongBenchPrediction>(
       path, [&](std::string_view line) { return parse_prediction(line, with_lengths); });
 }
 
