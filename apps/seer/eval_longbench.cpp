@@ -5,18 +5,13 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
-#include <numeric>
 
 #include "commands.h"
 #include "core/check.h"
-#include "eval/density_profile.h"
-#include "eval/longbench_metrics.h"
 #include "eval/longbench_prompt.h"
-#include "io/tensor_file.h"
-#include "longbench_table.h"
+#include "longbench_results.h"
 
 using namespace seer;
 namespace fs = std::filesystem;
@@ -24,7 +19,6 @@ using Json = nlohmann::ordered_json;
 
 namespace {
 
-constexpr const char* kRowsFile = "longbench.json";
 constexpr const char* kSamplesFile = "longbench.samples.jsonl";
 
 /// The folder of the jsonl files: --data, or its subfolder `data` as LongBench's repository has it.
@@ -88,145 +82,6 @@ std::vector<LongBenchTaskRun> read_tasks(const LongBenchFlags& flags) {
   return runs;
 }
 
-/// A score that JSON can hold.
-Json number_or_null(double value) { return std::isnan(value) ? Json() : Json(value); }
-
-/// A run on its way: everything that its output needs.
-class LongBenchRun {
- public:
-  LongBenchRun(const LongBenchFlags& flags, std::vector<LongBenchTaskRun> tasks,
-               std::vector<EvalSetting> settings, std::string model_folder, Json origin)
-      : flags_(flags),
-        tasks_(std::move(tasks)),
-        settings_(std::move(settings)),
-        model_folder_(std::move(model_folder)),
-        origin_(std::move(origin)),
-        table_(flags.e) {
-    std::size_t first = 0;
-    for (const LongBenchTaskRun& task : tasks_) {
-      firsts_.push_back(first);
-      first += task.samples.size();
-    }
-  }
-
-  double score(std::size_t sample, std::string_view prediction) const {
-    const std::size_t t = task_of(sample);
-    const LongBenchTaskRun& run = tasks_[t];
-    return longbench_score(*run.task, prediction, run.samples[sample - firsts_[t]].answers,
-                           run.all_classes());
-  }
-
-  /// After a task's last sample: its rows, and its predictions.
-  void add_sample(std::size_t sample, const GenerationResults& results) {
-    const std::size_t t = task_of(sample);
-    if (sample + 1 != firsts_[t] + tasks_[t].samples.size()) return;
-    std::vector<LongBenchRow> rows;
-    for (std::size_t s = 0; s < settings_.size(); ++s) {
-      rows.push_back(longbench_row(tasks_[t], firsts_[t], results, settings_, s));
-      if (!flags_.results.empty())
-        write_file_atomically(
-            (predictions_folder(s) / fmt::format("{}.jsonl", tasks_[t].task->name)).string(),
-            longbench_predictions(tasks_[t], firsts_[t], results, s));
-    }
-    if (rows_.empty()) table_.print_header();
-    table_.print(rows);
-    rows_.push_back(std::move(rows));
-  }
-
-  /// Averages, densities and the files of results.
-  void finish(const GenerationResults& results) const {
-    std::vector<std::size_t> all(results.records.size());
-    std::iota(all.begin(), all.end(), std::size_t{0});
-    std::vector<LongBenchRow> averages;
-    for (std::size_t s = 0; s < settings_.size(); ++s)
-      averages.push_back({.setting = settings_[s],
-                          .score = longbench_average(scores_of(s)),
-                          .summary = summarize(results, all, s)});
-    table_.print(averages);
-    print_densities(results);
-    if (flags_.results.empty()) return;
-    for (std::size_t s = 0; s < settings_.size(); ++s)
-      write_file_atomically((predictions_folder(s) / "result.json").string(),
-                            longbench_result_json(scores_of(s), flags_.e));
-    Json rows = Json::array();
-    for (const std::vector<LongBenchRow>& of_task : rows_)
-      for (const LongBenchRow& row : of_task) rows.push_back(to_json(row));
-    write_file_atomically((fs::path(flags_.results) / kRowsFile).string(), rows.dump(1) + "\n");
-  }
-
- private:
-  std::size_t task_of(std::size_t sample) const {
-    return static_cast<std::size_t>(std::upper_bound(firsts_.begin(), firsts_.end(), sample) -
-                                    firsts_.begin()) -
-           1;
-  }
-
-  fs::path predictions_folder(std::size_t setting) const {
-    const fs::path folder = fs::path(flags_.results) / (flags_.e ? "pred_e" : "pred") /
-                            longbench_predictions_folder(model_folder_, settings_[setting]);
-    fs::create_directories(folder);
-    return folder;
-  }
-
-  std::vector<LongBenchTaskScore> scores_of(std::size_t setting) const {
-    std::vector<LongBenchTaskScore> scores;
-    for (const std::vector<LongBenchRow>& of_task : rows_) scores.push_back(of_task[setting].score);
-    return scores;
-  }
-
-  void print_densities(const GenerationResults& results) const {
-    const auto groups = longbench_length_groups();
-    for (std::size_t s = 0; s < settings_.size(); ++s) {
-      if (settings_[s].is_dense()) continue;
-      std::vector<DensityPoint> points;
-      for (const auto& records : results.records) {
-        if (!records[s]) continue;
-        points.push_back({static_cast<double>(records[s]->prompt_tokens),
-                          static_cast<double>(records[s]->selected_blocks) /
-                              static_cast<double>(records[s]->causal_blocks)});
-      }
-      fmt::print("density by tokens of the prompt, {} {} {:.4g}:", name_of(settings_[s].selector),
-                 settings_[s].rule_name(), settings_[s].sparsity.value);
-      const std::vector<double> means = mean_densities(points, groups);
-      for (std::size_t g = 0; g < groups.size(); ++g)
-        fmt::print("  {} {}", groups[g].name, means[g] > 0 ? fmt::format("{:.4f}", means[g]) : "-");
-      fmt::print("\n");
-    }
-  }
-
-  Json to_json(const LongBenchRow& row) const {
-    Json buckets = Json::object();
-    for (std::size_t b = 0; b < kLongBenchBuckets.size(); ++b)
-      buckets[std::string(kLongBenchBuckets[b])] = number_or_null(row.score.buckets[b]);
-    const GenerationSummary& sum = row.summary;
-    Json json{{"task", row.score.task},
-              {"selector", name_of(row.setting.selector)},
-              {"rule", row.setting.rule_name()},
-              {"value", row.setting.sparsity.value},
-              {"score", sum.samples > 0 ? longbench_total(row.score, flags_.e) : 0.0},
-              {"scores", buckets},
-              {"density", sum.density},
-              {"samples", sum.samples},
-              {"failed", sum.failed},
-              {"empty_predictions", sum.empty_predictions},
-              {"ttft_seconds", sum.ttft_seconds},
-              {"select_seconds", sum.select_seconds},
-              {"attention_seconds", sum.attention_seconds},
-              {"last_block_dense", row.setting.sparsity.last_block_dense}};
-    json.update(origin_);
-    return json;
-  }
-
-  const LongBenchFlags& flags_;
-  std::vector<LongBenchTaskRun> tasks_;
-  std::vector<EvalSetting> settings_;
-  std::string model_folder_;
-  Json origin_;
-  LongBenchTable table_;
-  std::vector<std::size_t> firsts_;              // index of each task's first sample
-  std::vector<std::vector<LongBenchRow>> rows_;  // [task][setting], of finished tasks
-};
-
 /// Flags with room for the longest answer behind the longest prompt: the harness lets a model go on past its
 /// max_position_embeddings.
 ModelFlags with_room(const ModelFlags& flags, std::int64_t positions,
@@ -271,15 +126,18 @@ void run_longbench(const LongBenchFlags& flags) {
   origin["chat_template"] = has_template;
   const std::vector<GenerationSample> samples = longbench_generation_samples(
       model.transformer->context(), tokenizer, tasks, flags.truncate ? prompt_tokens : 0);
-  LongBenchRun run(flags, std::move(tasks), settings, model.folder, origin);
+  LongBenchResults collected(flags, std::move(tasks), settings, model.folder, origin);
+  Fingerprint fingerprint;
+  fingerprint.add(run_fingerprint("longbench", origin, model))
+      .add(static_cast<std::uint64_t>(model.transformer->max_context()));
   const GenerationRequest request{.label = "eval longbench",
                                   .settings = settings,
                                   .seed = flags.seed,
-                                  .fingerprint = run_fingerprint("longbench", origin, model),
+                                  .fingerprint = fingerprint.value(),
                                   .gate_fingerprint = gate.fingerprint,
                                   .provenance = members_of(origin),
                                   .score = [&](std::size_t sample, std::string_view prediction) {
-                                    return run.score(sample, prediction);
+                                    return collected.score(sample, prediction);
                                   }};
   std::unique_ptr<SampleLog> log;
   if (!flags.results.empty())
@@ -287,8 +145,8 @@ void run_longbench(const LongBenchFlags& flags) {
 
   const GenerationResults results = evaluate_generation(
       *model.transformer, tokenizer, gate.gate.get(), samples, request, log.get(), !flags.quiet,
-      [&](std::size_t sample, const GenerationResults& so_far) { run.add_sample(sample, so_far); });
-  run.finish(results);
+      [&](std::size_t sample, const GenerationResults& so_far) { collected.add_sample(sample, so_far); });
+  collected.finish(results);
   SEER_CHECK(results.failed == 0, "{} of {} samples failed; they are named above", results.failed,
              samples.size());
 }
@@ -316,7 +174,7 @@ void add_eval_longbench(CLI::App& parent) {
   command.add_option("--score", flags->score,
                      "score this folder of predictions TASK.jsonl instead of running a model; --results gets "
                      "result.json");
-  add_eval_flags(command, *flags, kRowsFile);
+  add_eval_flags(command, *flags, kLongBenchRowsFile);
   command.callback([flags] {
     if (flags->score.empty())
       run_longbench(*flags);
