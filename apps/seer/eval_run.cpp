@@ -28,13 +28,15 @@ std::unique_ptr<CLI::App> make_evaluations() {
 }
 
 /// Parses `seer eval TASK ARGUMENTS`, and runs it unless `only_check`.
-void parse(const EvalJob& job, bool only_check) {
+void execute(const EvalJob& job, bool only_check) {
   const std::unique_ptr<CLI::App> eval = make_evaluations();
-  if (only_check) eval->get_subcommand(job.task)->callback([] {});
+  // Called once all flags are read, before the evaluation.
+  if (only_check) eval->get_subcommand(job.task)->parse_complete_callback([] { throw CLI::Success(); });
   std::vector<std::string> reversed(job.arguments.rbegin(), job.arguments.rend());
   reversed.push_back(job.task);
   try {
     eval->parse(reversed);
+  } catch (const CLI::Success&) {
   } catch (const CLI::ParseError& error) {
     fail("{}: {}", job.title, error.what());
   }
@@ -60,7 +62,7 @@ bool knows_flag(const std::string& task, const std::string& flag) {
 void run(const std::string& path) {
   using Clock = std::chrono::steady_clock;
   const EvalPlan plan = parse_eval_plan(read_file(path), path, knows_flag);
-  for (const EvalJob& job : plan.jobs) parse(job, /*only_check=*/true);
+  for (const EvalJob& job : plan.jobs) execute(job, /*only_check=*/true);
   double total = 0, done = 0;
   for (const EvalJob& job : plan.jobs) total += job.work;
 
@@ -75,7 +77,7 @@ void run(const std::string& path) {
     fmt::print("{}{}\n", i == 0 ? "" : "\n", job.title);
     try {
       take_samples(job);
-      parse(job, /*only_check=*/false);
+      execute(job, /*only_check=*/false);
     } catch (const Error& error) {
       fmt::print(stderr, "eval run: {}: {}\n", job.title, error.what());
       ++failed;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -30,6 +31,55 @@ std::string flag_of(const std::string& key) {
   std::string flag = key;
   std::replace(flag.begin(), flag.end(), '_', '-');
   return flag;
+}
+
+/// About how many tokens a text file or a folder of them has; 0 where there is none.
+double tokens_in(const std::string& path) {
+  constexpr double kBytesPerToken = 4;
+  std::error_code error;
+  if (fs::is_regular_file(path, error))
+    return static_cast<double>(fs::file_size(path, error)) / kBytesPerToken;
+  double tokens = 0;
+  for (fs::recursive_directory_iterator entry(path, error), end; !error && entry != end;
+       entry.increment(error))
+    if (entry->is_regular_file(error))
+      tokens += static_cast<double>(entry->file_size(error)) / kBytesPerToken;
+  return tokens;
+}
+
+double number_or(const Json& keys, const char* key, double otherwise) {
+  return keys.contains(key) && keys[key].is_number() && keys[key] > 0 ? keys[key].get<double>() : otherwise;
+}
+
+double size_or(const Json& keys, const char* key, double otherwise) {
+  return keys.contains(key) && keys[key].is_array() ? static_cast<double>(keys[key].size()) : otherwise;
+}
+
+/// Tokens of all prompts times settings, from what the flags say and their usual values. Good for an order
+/// and a rough time; it decides nothing else.
+double work_of(const std::string& task, const Json& keys) {
+  double lengths = 0, longest = 0;
+  if (keys.contains("lengths") && keys["lengths"].is_array()) {
+    for (const Json& length : keys["lengths"]) {
+      const double tokens = length.is_number() ? length.get<double>() : 0;
+      lengths += tokens;
+      longest = std::max(longest, tokens);
+    }
+  }
+  const double data = keys.contains("data") && keys["data"].is_string() ? tokens_in(keys["data"]) : 0;
+  const double settings =
+      1 + (size_or(keys, "selectors", 2) - 1) * size_or(keys, "values", task == "ppl" ? 5 : 1);
+  if (task == "ppl") {
+    if (longest == 0) lengths = 14336, longest = 8192;
+    const double documents = std::max(std::floor(data / longest), 1.0);
+    return settings * lengths * std::min(documents, number_or(keys, "max_documents", documents));
+  }
+  if (task == "ruler")
+    return settings * (lengths > 0 ? lengths : 4096) * number_or(keys, "samples", 25) *
+           size_or(keys, "tasks", 13);
+  const double samples = number_or(keys, "max_samples", 0) * size_or(keys, "tasks", 13);
+  constexpr double kLongBenchTokens = 8000;
+  return settings * (samples > 0 ? samples * kLongBenchTokens : data);
 }
 
 class Reader {
@@ -183,22 +233,8 @@ class Reader {
     if (!subject.gate.empty()) job.arguments.push_back("--gate=" + subject.gate);
     for (const auto& [key, value] : keys.items()) job.arguments.push_back(argument(name, key, value));
     job.arguments.push_back("--results=" + job.folder);
-    job.work = work_of(keys);
+    job.work = work_of(name, keys);
     return job;
-  }
-
-  /// Tokens of all lengths times settings times samples, where they are named; only the order matters much.
-  static double work_of(const Json& keys) {
-    constexpr double kUnknownTokens = 1e5, kUnknownSamples = 25;
-    double tokens = 0, samples = kUnknownSamples;
-    if (keys.contains("lengths"))
-      for (const Json& length : keys["lengths"]) tokens += length.is_number() ? length.get<double>() : 0;
-    for (const char* key : {"max_documents", "samples", "max_samples"})
-      if (keys.contains(key) && keys[key].is_number() && keys[key] > 0) samples = keys[key].get<double>();
-    double settings = 1;
-    for (const char* key : {"selectors", "values"})
-      if (keys.contains(key) && keys[key].is_array()) settings *= static_cast<double>(keys[key].size());
-    return (tokens > 0 ? tokens : kUnknownTokens) * samples * settings;
   }
 
   const std::string& label_;

@@ -17,7 +17,7 @@ struct EvalJob {
   /// about are the same there.
   std::string sibling;
   std::vector<std::string> arguments;  // of `seer eval TASK`, the model first where there is one
-  double work = 0;                     // relative, for order and time left: tokens times settings
+  double work = 0;                     // relative, for order and time left: about tokens times settings
 };
 
 struct EvalPlan {

@@ -12,7 +12,7 @@ namespace {
 bool knows(const std::string& task, const std::string& flag) {
   return flag == "data" || flag == "values" || flag == "threads" ||
          (flag == "lengths" && task != "longbench") || (flag == "max-documents" && task == "ppl") ||
-         flag == "results" || flag == "gate";
+         (flag == "max-samples" && task == "longbench") || flag == "results" || flag == "gate";
 }
 
 EvalPlan plan_of(const std::string& json) { return parse_eval_plan(json, "run.json", knows); }
@@ -26,15 +26,14 @@ TEST(EvalPlan, ModelsTimesGatesTimesTasksShortFirst) {
     "results": "r", "threads": 2, "lengths": [4096],
     "models": [{"name": "pico", "gates": [{"name": "a", "gate": "/gates/a"}, {"name": "b", "gate": "/gates/b"}]},
                {"name": "big", "model": "/models/big"}],
-    "tasks": [{"task": "ppl", "data": "long", "lengths": [8192, 1024], "max_documents": 25},
-              {"task": "longbench", "data": "lb"},
-              {"task": "ppl", "data": "short", "values": [0.5, 0.1], "max_documents": 3}]})");
+    "tasks": [{"task": "ppl", "data": "d", "lengths": [8192, 1024], "max_documents": 25},
+              {"task": "longbench", "data": "d", "max_samples": 50},
+              {"task": "ppl", "data": "d", "values": [0.5, 0.1], "max_documents": 3}]})");
   EXPECT_EQ(plan.results, "r");
   ASSERT_EQ(plan.jobs.size(), 9u);
-  // 4096 tokens x 3 documents x 2 values first, longbench, of unknown length, last.
   const EvalJob& first = plan.jobs[0];
   EXPECT_EQ(first.arguments,
-            (std::vector<std::string>{"--gate=/gates/a", "--threads=2", "--lengths=4096", "--data=short",
+            (std::vector<std::string>{"--gate=/gates/a", "--threads=2", "--lengths=4096", "--data=d",
                                       "--values=0.5,0.1", "--max-documents=3", "--results=r/pico-a-ppl-2"}));
   EXPECT_TRUE(has(plan.jobs[3], "--lengths=1024,8192"));
   EXPECT_EQ(plan.jobs[2].arguments.front(), "/models/big");
