@@ -24,7 +24,7 @@ constexpr int kTilesToShare = 4;
 constexpr int kItemsPerThread = 8;
 constexpr std::int64_t kHugePageFloats = (2 << 20) / 4;
 
-PrefillItemBody choose_body(CpuIsa isa, DType dtype) {
+PrefillItemBody choose_body(CpuIsa isa, DType dtype, int head_dim) {
   switch (isa) {
     case CpuIsa::kPortable:
       return attention_prefill_item_portable;
@@ -34,6 +34,9 @@ PrefillItemBody choose_body(CpuIsa isa, DType dtype) {
       return attention_prefill_item_avx512;
     case CpuIsa::kAvx512Bf16:
       return dtype == DType::kBF16 ? attention_prefill_item_avx512bf16 : attention_prefill_item_avx512;
+    case CpuIsa::kAmxBf16:
+      return dtype == DType::kBF16 && head_dim % 32 == 0 ? attention_prefill_item_amxbf16
+                                                         : choose_body(CpuIsa::kAvx512Bf16, dtype, head_dim);
   }
   return nullptr;
 }
@@ -70,7 +73,7 @@ PrefillScratch::PrefillScratch(const PrefillAttentionParams& params, int num_til
 }
 
 void attention_prefill(const Context& context, const PrefillAttentionParams& params) {
-  attention_prefill(context, params, choose_body(context.isa(), params.kv.dtype));
+  attention_prefill(context, params, choose_body(context.isa(), params.kv.dtype, params.kv.head_dim));
 }
 
 void attention_prefill(const Context& context, const PrefillAttentionParams& params, PrefillItemBody body) {

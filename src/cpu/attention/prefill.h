@@ -62,5 +62,7 @@ void attention_prefill_item_avx2(const PrefillItem& item);
 void attention_prefill_item_avx512(const PrefillItem& item);
 /// bf16 pages only.
 void attention_prefill_item_avx512bf16(const PrefillItem& item);
+/// bf16 pages and a head_dim that is a multiple of 32 only.
+void attention_prefill_item_amxbf16(const PrefillItem& item);
 
 }  // namespace seer::cpu

@@ -1,9 +1,9 @@
 // The body of prefill attention as a template over a SIMD wrapper (cpu/simd.h).
 //
 // A tile holds up to 64 queries of one head. For each key block of its mask, in rising order:
-//   S = Q K^T          register-blocked, K read as stored, Q packed once per item
+//   S = Q K^T          register-blocked or by matrix tiles, K read as stored, Q packed once per item
 //   P = 2^(c S - m)    m: the row's reference maximum, moved only when a score exceeds it by 2^8
-//   O = O + P V        register-blocked, V read as stored
+//   O = O + P V        likewise, V read as stored
 // c = scale * log2(e). Scores live in a 64 x 64 scratch that P overwrites, row by row.
 #pragma once
 
@@ -112,6 +112,11 @@ class Item {
   static constexpr int kPanel = Simd::kVectors * kLanes;  // columns of a full register block
   static constexpr int kRowVectors = kBlockSize / kLanes;
   static constexpr int kRowsAhead = 8;  // queries asked for before they are packed
+  static constexpr bool kMatrixTiles = requires { Simd::kMatrixTiles; };
+  // What a product computes between two prefetches: rows and columns of sums, words of depth.
+  static constexpr int kStepRows = kMatrixTiles ? 32 : kRows;
+  static constexpr int kStepColumns = kMatrixTiles ? 32 : kPanel;
+  static constexpr int kStepDepth = kMatrixTiles ? 16 : kChunk;
 
  public:
   explicit Item(const PrefillItem& item)
@@ -183,13 +188,13 @@ class Item {
   void plan_prefetch(std::int64_t next, int users) {
     prefetch_ = {};
     if (next < 0) return;
-    const std::int64_t groups = (kBlockSize + kRows - 1) / kRows;
-    const std::int64_t chunks = users * groups *
-                                (kBlockSize / kPanel * (words() / kChunk) +
-                                 dim_ / kPanel * (kBlockSize / Simd::kElementsPerWord / kChunk));
+    const std::int64_t groups = (kBlockSize + kStepRows - 1) / kStepRows;
+    const std::int64_t steps = users * groups *
+                               (kBlockSize / kStepColumns * (words() / kStepDepth) +
+                                dim_ / kStepColumns * (kBlockSize / Simd::kElementsPerWord / kStepDepth));
     prefetch_.next = tile_of(next);
     prefetch_.end = prefetch_.next + 2 * tile_bytes();
-    prefetch_.lines = chunks > 0 ? static_cast<int>((2 * tile_bytes() / 64 + chunks - 1) / chunks) : 0;
+    prefetch_.lines = steps > 0 ? static_cast<int>((2 * tile_bytes() / 64 + steps - 1) / steps) : 0;
   }
 
   void begin_tile(int t) {
@@ -247,9 +252,27 @@ class Item {
     // The first query's last key in this block: row r sees keys 0..first_last + r.
     const int first_last = diagonal ? static_cast<int>(tile.first_position % kBlockSize) : 64;
 
-    const Word* q = reinterpret_cast<const Word*>(scratch + place_.q);
-    for (int first = 0; first < tile.rows; first += kRows, q += kRows * words()) {
-      const int rows = tile.rows - first < kRows ? tile.rows - first : kRows;
+    score_products(tile.rows, first_last, reinterpret_cast<const Word*>(scratch + place_.q), scores);
+
+    float* maxima =
+        params_.pooled_target != nullptr ? scratch + place_.block_maxima + block * kBlockSize : nullptr;
+    if (diagonal)
+      softmax<true>(tile.rows, first_last, scratch, maxima);
+    else
+      softmax<false>(tile.rows, first_last, scratch, maxima);
+
+    if (params_.out != nullptr) value_products(tile.rows, first_last, scores, scratch + place_.out);
+  }
+
+  /// Scores of the packed queries with the block's keys, as far as the rows see them.
+  void score_products(int tile_rows, int first_last, const Word* q, float* scores) {
+    if constexpr (kMatrixTiles) {
+      Simd::template product<false>(tile_rows, kBlockSize, words(), q, words(), k_, kBlockSize, scores,
+                                    kBlockSize, [this] { prefetch_.some(); });
+      return;
+    }
+    for (int first = 0; first < tile_rows; first += kRows, q += kRows * words()) {
+      const int rows = tile_rows - first < kRows ? tile_rows - first : kRows;
       const int last = first_last + first + rows - 1;  // of the keys that the group's last row sees
       with_constant<kRows>(rows, [&]<int kCount>() {
         for (int column = 0; column < kBlockSize && column <= last; column += kPanel) {
@@ -261,22 +284,23 @@ class Item {
         }
       });
     }
+  }
 
-    float* maxima =
-        params_.pooled_target != nullptr ? scratch + place_.block_maxima + block * kBlockSize : nullptr;
-    if (diagonal)
-      softmax<true>(tile.rows, first_last, scratch, maxima);
-    else
-      softmax<false>(tile.rows, first_last, scratch, maxima);
-
-    if (params_.out == nullptr) return;
-    for (int first = 0; first < tile.rows; first += kRows) {
-      const int rows = tile.rows - first < kRows ? tile.rows - first : kRows;
+  /// Adds the probabilities, which lie where the scores were, times the block's values.
+  void value_products(int tile_rows, int first_last, const float* scores, float* tile_out) {
+    if constexpr (kMatrixTiles) {
+      Simd::template product<true>(tile_rows, dim_, kBlockSize / Simd::kElementsPerWord,
+                                   reinterpret_cast<const Word*>(scores), kBlockSize, v_, dim_, tile_out,
+                                   dim_, [this] { prefetch_.some(); });
+      return;
+    }
+    for (int first = 0; first < tile_rows; first += kRows) {
+      const int rows = tile_rows - first < kRows ? tile_rows - first : kRows;
       const int last = first_last + first + rows - 1;
       const std::int64_t keys = last < kBlockSize - 1 ? last + 1 : kBlockSize;
       const std::int64_t depth = (keys + Simd::kElementsPerWord - 1) / Simd::kElementsPerWord;
       const Word* p = reinterpret_cast<const Word*>(scores + first * kBlockSize);
-      float* out = scratch + place_.out + first * dim_;
+      float* out = tile_out + first * dim_;
       with_constant<kRows>(rows, [&]<int kCount>() {
         std::int64_t column = 0;
         for (; column + kPanel <= dim_; column += kPanel)
