@@ -28,8 +28,10 @@ struct AttentionBenchOptions {
   int kv_heads = 8;
   int head_dim = 128;
   DType dtype = DType::kBF16;
-  int repeats = 0;        // timed runs; 0: about 0.3 s of them
-  int same_bits = 0;      // prefill: further runs whose bits are compared, beside copies on another stream
+  int repeats = 0;  // timed runs; 0: about 0.3 s of them
+  /// Prefill: further runs whose bits are compared, beside copies on another stream; dense only where it is
+  /// among the densities.
+  int same_bits = 0;
   int splits = 0;         // decode: parts of a list of blocks; 0: the library's choice
   bool separate = false;  // prefill: no sharing of keys between tiles, also where it is possible
   bool check = false;     // compare with float64

@@ -51,8 +51,8 @@ class Problem {
     p_.sharing = options.separate ? TileSharing::kSeparate : TileSharing::kAuto;
   }
 
-  /// Times one case; nullptr: dense.
-  AttentionTiming time(const std::string& kind, const BenchMask* mask) {
+  /// Times one case and, with `same_bits_runs` > 0, compares the bits of that many runs. nullptr: dense.
+  AttentionTiming time(const std::string& kind, const BenchMask* mask, int same_bits_runs) {
     DeviceArray<std::uint64_t> words;
     if (mask != nullptr) words = DeviceArray<std::uint64_t>(mask->bits);
     p_.mask = mask != nullptr ? words.data() : nullptr;
@@ -72,7 +72,7 @@ class Problem {
     const auto bytes = static_cast<double>(q_.bytes() + k_.bytes() + v_.bytes() + out_.bytes());
     rate(roof_, flop, bytes + static_cast<double>(words.bytes()), dense_ms_, timing);
     if (mask == nullptr) dense_ms_ = timing.ms;
-    if (options_.same_bits > 0) timing.same_bits = same_bits(options_.same_bits, out_, run);
+    if (same_bits_runs > 0) timing.same_bits = same_bits(same_bits_runs, out_, run);
     return timing;
   }
 
@@ -90,18 +90,20 @@ class Problem {
 void bench_attention_prefill(const AttentionBenchOptions& options, const AttentionReport& report) {
   for (const std::string& kind : options.masks) check_mask_kind(kind);
   const DeviceRoof roof = device_roof();
+  const bool dense_wanted =
+      std::find(options.densities.begin(), options.densities.end(), 1.0) != options.densities.end();
   for (const std::int64_t length : options.lengths) {
     Problem problem(options, roof, length);
-    const auto time = [&](const std::string& kind, const BenchMask* mask) {
-      const AttentionTiming timing = problem.time(kind, mask);
+    const auto time = [&](const std::string& kind, const BenchMask* mask, int same_bits_runs) {
+      const AttentionTiming timing = problem.time(kind, mask, same_bits_runs);
       report(timing);
       require_right(timing);
     };
-    time("dense", nullptr);
+    time("dense", nullptr, dense_wanted ? options.same_bits : 0);
     for (const std::string& kind : options.masks) {
       const auto time_mask = [&](double density) {
         const BenchMask mask = make_mask(kind, options.heads, options.kv_heads, blocks_for(length), density);
-        time(kind, &mask);
+        time(kind, &mask, options.same_bits);
       };
       if (is_saved_mask(kind)) {
         time_mask(1);
