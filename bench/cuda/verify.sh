@@ -14,7 +14,7 @@
 #   prefill, masks, shapes, decode   seer bench attention, every case checked against float64
 #   gates                            the same with masks saved from real gates, --masks FOLDER/*.mask
 #   peers                            cuDNN, FlashAttention-2, FlexAttention, Triton; needs torch with CUDA
-#   same-bits                        1000 runs of 131072 tokens at density 0.1, and of 32768 tokens dense
+#   same-bits                        1000 runs of 131072 tokens at density 0.1 beside copies in memory
 #
 # FOLDER gets verify.json (what passed, failed, was stopped or could not run, with seconds), log.txt, tests.json and the
 # records of the benchmarks; bench/peers/attention_cuda_table.py turns these into tables. Exit code 0: all passed.
@@ -108,8 +108,7 @@ run_phase() {  # runs $phase under the command prefix $limited; 77: cannot run h
       "${limited[@]}" python3 "$source_folder/bench/peers/attention_cuda_torch.py" --op error,decode,prefill \
         --lengths 8192,32768,131072 --sparse-lengths 8192,32768 >"$out/peers.jsonl" ;;
     same-bits)
-      bench same_bits "${llama[@]}" --lengths 131072 --densities 0.1 --repeats 1 --same-bits 1000 &&
-        bench same_bits_dense "${llama[@]}" --lengths 32768 --densities 1 --repeats 1 --same-bits 1000 ;;
+      bench same_bits "${llama[@]}" --lengths 131072 --densities 0.1 --repeats 1 --same-bits 1000 ;;
     *) echo "unknown phase $phase"; return 2 ;;
   esac
 }
