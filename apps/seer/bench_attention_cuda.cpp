@@ -74,8 +74,8 @@ nlohmann::ordered_json record_of(const cuda::AttentionTiming& timing, const Atte
 void print_row(const cuda::AttentionTiming& timing) {
   fmt::print(
       "{:>8} {:>6} {:>14} {:>8.3f} {:>9.4f} {:>9.1f} {:>8.0f} {:>8.1f}% {:>7.1f}%  {}\n", timing.length,
-      timing.batch, timing.mask.substr(0, 14), timing.density, timing.ms, timing.tflops, timing.gbps,
-      timing.share_of_dense * 100, timing.share_of_roofline * 100,
+      timing.batch, timing.mask.substr(timing.mask.rfind('/') + 1), timing.density, timing.ms, timing.tflops,
+      timing.gbps, timing.share_of_dense * 100, timing.share_of_roofline * 100,
       timing.max_error ? fmt::format("{:.2e} ({:.2e})", *timing.max_error, *timing.rounding_error) : "");
   std::fflush(stdout);
 }

@@ -33,8 +33,8 @@ def median_ms(records, **wanted):
     return statistics.median(times) if times else None
 
 
-def text(value, form):
-    return "" if value is None else format(value, form)
+def text(value, form, unit=""):
+    return "" if value is None else format(value, form) + unit
 
 
 def prefill_rows(records):
@@ -65,8 +65,22 @@ def print_prefill(rows):
     print("|" + "---|" * 11)
     for r in rows:
         print(f"| {r['length']} | {r['mask']} | {r['density']:.3f} | {r['ms']:.3f} | {r['tflops']:.0f} "
-              f"| {text(r['share'], '.2f')} | {text(r['cudnn'], '.2f')}x | {text(r['flash'], '.2f')}x "
+              f"| {text(r['share'], '.2f')} | {text(r['cudnn'], '.2f', 'x')} | {text(r['flash'], '.2f', 'x')} "
               f"| {text(r['flex'], '.3f')} | {text(r['triton'], '.3f')} | {text(r['error'], '.1e')} |")
+
+
+def print_speedups(rows):
+    """Random masks by length and nominal sparsity: over dense FlashAttention-2 / over dense cuDNN."""
+    sparsities = (0, 0.5, 0.6, 0.7, 0.8, 0.9)
+    print("| tokens | " + " | ".join(f"sparsity {s:g}" for s in sparsities) + " |")
+    print("|" + "---|" * (1 + len(sparsities)))
+    drawn = [r for r in rows if r["mask"] in ("random", "dense")]
+    for length in sorted({r["length"] for r in drawn}):
+        cells = []
+        for sparsity in sparsities:
+            near = [r for r in drawn if r["length"] == length and abs(1 - r["density"] - sparsity) < 0.02]
+            cells.append(f"{text(near[0]['flash'], '.2f', 'x')} / {text(near[0]['cudnn'], '.2f', 'x')}" if near else "")
+        print(f"| {length} | " + " | ".join(cells) + " |")
 
 
 def print_decode(records):
@@ -148,6 +162,8 @@ def main():
     print(f"{device}\n")
     rows = list(prefill_rows(records))
     print_prefill(rows)
+    print()
+    print_speedups(rows)
     if any(r["op"] == "decode" for r in records):
         print()
         print_decode(records)
