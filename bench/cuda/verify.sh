@@ -19,6 +19,7 @@
 # FOLDER gets verify.json (what passed, failed, was stopped or could not run, with seconds), log.txt, tests.json and the
 # records of the benchmarks; bench/peers/attention_cuda_table.py turns these into tables. Exit code 0: all passed.
 set -u
+PATH+=:/usr/local/cuda/bin  # nvcc and compute-sanitizer, where the toolkit is not on the path
 source_folder=$(cd "$(dirname "$0")/../.." && pwd) || exit
 
 phases=tests=300,memcheck=600+initcheck=600+synccheck=600,prefill=300,masks=120,shapes=120,decode=60,peers=600
