@@ -192,6 +192,10 @@ ChosenSelector choose_selector(const SparsityFlags& flags, const ModelFlags& mod
   return chosen;
 }
 
+void check_utf8(std::string_view text, const std::string& label) {
+  if (const auto bad = find_invalid_utf8(text)) fail("{}: invalid UTF-8 at byte {}", label, *bad);
+}
+
 std::vector<std::int32_t> parse_ids(std::string_view text, const std::string& label) {
   constexpr std::string_view kSeparators = " \t\r\n,[]";
   std::vector<std::int32_t> ids;

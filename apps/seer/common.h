@@ -74,6 +74,9 @@ struct ChosenSelector {
 ChosenSelector choose_selector(const SparsityFlags& flags, const ModelFlags& model_flags,
                                const seer::ModelConfig& config, std::uint64_t seed);
 
+/// Throws Error naming `label` and the first byte that is no UTF-8.
+void check_utf8(std::string_view text, const std::string& label);
+
 /// Integers separated by white space or commas. Throws Error naming `label` and the offending word.
 std::vector<std::int32_t> parse_ids(std::string_view text, const std::string& label);
 /// An ids file: text as above, or safetensors with a tensor `input_ids` (I32 or I64).

@@ -142,6 +142,10 @@ std::vector<PplSetting> settings_of(const Flags& flags) {
   for (const double value : flags.values)
     SEER_CHECK(value >= 0 && value <= 1 && (value > 0 || rule == SparsityOptions::Rule::kThreshold),
                "--values: expected more than 0 and at most 1, found {}", value);
+  for (const SelectorKind kind : selectors)
+    SEER_CHECK((kind != SelectorKind::kLocal && kind != SelectorKind::kRandom) ||
+                   rule == SparsityOptions::Rule::kAdaptive || rule == SparsityOptions::Rule::kNzRatio,
+               "--selectors {}: expected --rule adaptive or nz_ratio, found {}", name_of(kind), flags.rule);
   return ppl_settings(selectors, rule, flags.values, flags.last_block_dense);
 }
 

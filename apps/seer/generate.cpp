@@ -66,8 +66,7 @@ void encode_prompts(const Flags& flags, const Tokenizer& tokenizer, const std::s
       continue;
     }
     SEER_CHECK(!prompt.text.empty(), "{}: expected a text, found an empty one", prompt.name);
-    if (const auto bad = find_invalid_utf8(prompt.text))
-      fail("{}: invalid UTF-8 at byte {}", prompt.name, *bad);
+    check_utf8(prompt.text, prompt.name);
     if (!flags.chat) {
       prompt.ids = tokenizer.encode(prompt.text);
       continue;

@@ -1,10 +1,12 @@
 // The program: one file per subcommand. Errors of the user end in one line on standard error and exit code 2,
 // any other failure in exit code 1.
 #include <fmt/core.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <new>
 #include <string>
 
@@ -23,6 +25,21 @@ int report_error(std::string text, int exit_code) {
   return exit_code;
 }
 
+/// GNU OpenMP's threads spin for milliseconds at a barrier: where other programs hold the cores, each barrier
+/// then takes that long (docs/kernels/cpu_decode.md). Its limit is read from the environment before main(), so
+/// the program starts itself once more with one.
+void limit_spinning(char** argv) {
+  if (std::getenv("GOMP_SPINCOUNT") != nullptr || std::getenv("OMP_WAIT_POLICY") != nullptr) return;
+  if (setenv("GOMP_SPINCOUNT", "3000", 1) == 0) execv("/proc/self/exe", argv);
+}
+
+/// Asks for a subcommand once the whole command line is read, so that an unknown word is named instead.
+void need_subcommand(CLI::App& app) {
+  app.callback([&app] {
+    if (app.get_subcommands().empty()) throw CLI::RequiredError("A subcommand");
+  });
+}
+
 /// A full disk or a closed pipe behind standard output must not look like success.
 int close_output() {
   if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)
@@ -33,9 +50,10 @@ int close_output() {
 }  // namespace
 
 int main(int argc, char** argv) {
+  limit_spinning(argv);
   CLI::App app{"seer: long-context language models with learned block-sparse attention", "seer"};
   app.set_version_flag("--version", "seer " SEER_VERSION);
-  app.require_subcommand(1);
+  need_subcommand(app);
   app.get_formatter()->column_width(34);
   add_info(app);
   add_tokenize(app);
@@ -45,11 +63,11 @@ int main(int argc, char** argv) {
   add_distill(app);
   add_calibrate(app);
   CLI::App& eval = *app.add_subcommand("eval", "Evaluations");
-  eval.require_subcommand(1);
+  need_subcommand(eval);
   add_eval_ppl(eval);
   add_report(app);
   CLI::App& bench = *app.add_subcommand("bench", "Benchmarks");
-  bench.require_subcommand(1);
+  need_subcommand(bench);
   add_bench_attention(bench);
   add_bench_model(bench);
 

@@ -32,7 +32,7 @@ std::vector<std::int32_t> read_tokens(const Flags& flags, const std::string& fol
   if (!flags.ids_file.empty()) return read_ids(flags.ids_file);
   const std::string text = read_file(flags.text_file);
   SEER_CHECK(!text.empty(), "{}: expected a text, found an empty file", flags.text_file);
-  if (const auto bad = find_invalid_utf8(text)) fail("{}: invalid UTF-8 at byte {}", flags.text_file, *bad);
+  check_utf8(text, flags.text_file);
   return Tokenizer::load(folder).encode(text, !flags.without_special);
 }
 

@@ -51,6 +51,7 @@ void tokenize(const Flags& flags) {
   const std::string text = flags.file.empty() ? read_standard_input() : read_file(flags.file);
   const bool special = !flags.without_special;
   if (!flags.json) {
+    check_utf8(text, label);
     fmt::print("{}\n", fmt::join(tokenizer.encode(text, special), " "));
     return;
   }

@@ -58,7 +58,7 @@ TEST_F(Commands, VersionAndHelp) {
 TEST_F(Commands, InfoOfTheEmbeddedModel) {
   const json info = run_json({"info", "--json", "--threads", "2"});
   EXPECT_EQ(info["model"]["type"], "llama");
-  EXPECT_EQ(info["model"]["parameters"], 18878848);
+  EXPECT_EQ(info["model"]["parameters"], 18880896);
   EXPECT_EQ(info["model"]["head_dim"], 128);
   EXPECT_EQ(info["device"]["isa"], name_of(choose_cpu_isa()));
   EXPECT_EQ(info["device"]["threads"], 2);

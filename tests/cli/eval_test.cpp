@@ -69,10 +69,10 @@ TEST_F(EvalPpl, RowsHoldWhatTheTableShows) {
                              "dtype", "device", "isa", "threads", "seed"})
       EXPECT_TRUE(row.contains(name)) << name;
   }
-  // 320 tokens are 5 block rows; nz_ratio 0.2 keeps max(1, int((1 - sqrt(0.8)) 5)) = 1 block a row: the
-  // first.
+  // 320 tokens are 5 block rows; nz_ratio 0.2 keeps max(1, int((1 - sqrt(0.8)) 5)) = 1 block a row, and a row
+  // always has the first block and its diagonal: 1 + 4 x 2 of 15.
   EXPECT_EQ(rows[kSettings + 2]["selector"], "local");
-  EXPECT_NEAR(rows[kSettings + 2]["density"], 5.0 / 15, 0.14);
+  EXPECT_NEAR(rows[kSettings + 2]["density"], 9.0 / 15, 1e-9);
 }
 
 TEST_F(EvalPpl, AgreesWithScore) {

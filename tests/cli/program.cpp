@@ -151,9 +151,10 @@ std::string ProgramTest::copy_embedded_model(const std::string& name) const {
 }
 
 std::string safetensors_image(const std::string& header, std::size_t data_bytes) {
+  const std::string padding((8 - header.size() % 8) % 8, ' ');  // as writers do, so that data is aligned
   std::string image;
-  append_little_endian(image, header.size(), 8);
-  return image + header + std::string(data_bytes, '\0');
+  append_little_endian(image, header.size() + padding.size(), 8);
+  return image + header + padding + std::string(data_bytes, '\0');
 }
 
 std::string torch_archive(const std::string& pickle) {
