@@ -13,6 +13,8 @@ void add_generate(CLI::App& parent);
 void add_distill(CLI::App& parent);
 void add_calibrate(CLI::App& parent);
 void add_eval_ppl(CLI::App& parent);
+void add_eval_longbench(CLI::App& parent);
+void add_eval_ruler(CLI::App& parent);
 void add_report(CLI::App& parent);
 void add_bench_attention(CLI::App& bench);
 void add_bench_model(CLI::App& bench);

@@ -11,6 +11,7 @@
 #include "common.h"
 #include "core/check.h"
 #include "eval/perplexity.h"
+#include "eval_common.h"
 #include "io/tensor_file.h"
 
 using namespace seer;
@@ -19,21 +20,12 @@ using Json = nlohmann::ordered_json;
 
 namespace {
 
-struct Flags {
-  ModelFlags model;
-  std::string data;
+struct Flags : EvalFlags {
   std::vector<std::string> extensions;
   std::vector<std::int64_t> lengths{2048, 4096, 8192};
-  std::vector<std::string> selectors{"dense", "gate"};
-  std::string rule = "adaptive";
-  std::vector<double> values{0.5, 0.4, 0.3, 0.2, 0.1};
-  bool last_block_dense = false;
   std::int64_t max_documents = 0;
   std::int64_t sliding_window = 0;
-  std::uint64_t seed = 0;
-  std::string results;
   std::string json;
-  bool quiet = false;
 };
 
 constexpr const char* kRowsFile = "ppl.json";
@@ -45,29 +37,6 @@ std::string samples_path(const Flags& flags) {
   return flags.json.empty() ? std::string() : flags.json + ".samples.jsonl";
 }
 
-/// What every record carries beside its numbers.
-Json provenance(const Flags& flags, const LoadedModel& model, const std::string& gates) {
-  const Context& context = model.transformer->context();
-  return {{"version", SEER_VERSION},
-          {"command", command_line()},
-          {"model", model.folder},
-          {"gate", gates.empty() ? Json() : Json(gates)},
-          {"data", flags.data},
-          {"dtype", dtype_name(model.transformer->options())},
-          {"device", flags.model.device},
-          {"isa", name_of(context.isa())},
-          {"threads", context.num_threads()},
-          {"seed", flags.seed}};
-}
-
-/// Everything but the text, the selector and its value that a sample's numbers depend on.
-std::uint64_t run_fingerprint(const Json& origin, const LoadedModel& model) {
-  Fingerprint fingerprint;
-  fingerprint.add("ppl").add_file("/proc/self/exe").add_folder(model.folder);
-  for (const char* name : {"dtype", "device", "isa", "threads"}) fingerprint.add(origin[name].dump());
-  return fingerprint.value();
-}
-
 Json to_json(const PplRow& row, const Json& origin) {
   Json nll = Json::array();
   std::int64_t tokens = 0;
@@ -77,7 +46,7 @@ Json to_json(const PplRow& row, const Json& origin) {
   }
   Json json{{"length", row.length},
             {"selector", name_of(row.setting.selector)},
-            {"rule", row.setting.rule_name()},
+            {"rule", row.rule_name()},
             {"value", row.setting.sparsity.value},
             {"density", row.density()},
             {"ppl", row.ppl()},
@@ -111,7 +80,7 @@ void print_rows(const std::vector<PplRow>& rows) {
     fmt::print(
         "{:>7}  {:<8}  {:<9}  {:>6}  {:>8.4f}  {:>9.4f}  {:>8}  {:>7.2f} s  {:>8}  {:>9.2f} s  {:>8}  "
         "{:>6.2f} s\n",
-        row.length, name_of(row.setting.selector), row.setting.rule_name(),
+        row.length, name_of(row.setting.selector), row.rule_name(),
         row.setting.selector == SelectorKind::kDense ? "-"
                                                      : fmt::format("{:.4g}", row.setting.sparsity.value),
         row.density(), row.ppl(),
@@ -135,18 +104,14 @@ void check(const Flags& flags) {
              flags.sliding_window);
 }
 
-std::vector<PplSetting> settings_of(const Flags& flags) {
-  std::vector<SelectorKind> selectors;
-  for (const std::string& name : flags.selectors) selectors.push_back(parse_selector_kind(name));
-  const SparsityOptions::Rule rule = parse_rule(flags.rule);
-  for (const double value : flags.values)
-    SEER_CHECK(value >= 0 && value <= 1 && (value > 0 || rule == SparsityOptions::Rule::kThreshold),
-               "--values: expected more than 0 and at most 1, found {}", value);
-  for (const SelectorKind kind : selectors)
-    SEER_CHECK((kind != SelectorKind::kLocal && kind != SelectorKind::kRandom) ||
-                   rule == SparsityOptions::Rule::kAdaptive || rule == SparsityOptions::Rule::kNzRatio,
-               "--selectors {}: expected --rule adaptive or nz_ratio, found {}", name_of(kind), flags.rule);
-  return ppl_settings(selectors, rule, flags.values, flags.last_block_dense);
+/// Baselines have no scores that a threshold or a mass could refer to.
+void check_baselines(const std::vector<EvalSetting>& settings) {
+  using Rule = SparsityOptions::Rule;
+  for (const EvalSetting& setting : settings)
+    SEER_CHECK(!setting.is_baseline() || setting.sparsity.rule == Rule::kAdaptive ||
+                   setting.sparsity.rule == Rule::kNzRatio,
+               "--selectors {}: expected --rule adaptive or nz_ratio, found {}", name_of(setting.selector),
+               name_of(setting.sparsity.rule));
 }
 
 void evaluate(const Flags& flags) {
@@ -155,23 +120,15 @@ void evaluate(const Flags& flags) {
                      .settings = settings_of(flags),
                      .stride = flags.sliding_window,
                      .seed = flags.seed};
+  check_baselines(request.settings);
   const LoadedModel model = load_model(flags.model);
   const std::int64_t longest = *std::max_element(flags.lengths.begin(), flags.lengths.end());
   SEER_CHECK(longest <= model.transformer->max_context(),
              "--lengths: {} is longer than the context of {} tokens; raise it with --max-context", longest,
              model.transformer->max_context());
 
-  std::unique_ptr<Gate> gate;
-  std::string gates;
-  const bool needs_gate =
-      std::any_of(request.settings.begin(), request.settings.end(),
-                  [](const PplSetting& setting) { return setting.selector == SelectorKind::kGate; });
-  if (needs_gate) {
-    gate = std::make_unique<Gate>(load_gate(flags.model, model.config));
-    gates = gate_folder(flags.model);
-    request.gate_fingerprint = Fingerprint().add_folder(gates).value();
-  }
-
+  const EvalGate gate = load_eval_gate(flags, model, request.settings);
+  request.gate_fingerprint = gate.fingerprint;
   std::unique_ptr<Tokenizer> tokenizer;
   if (fs::exists(fs::path(model.folder) / "tokenizer.json"))
     tokenizer = std::make_unique<Tokenizer>(Tokenizer::load(model.folder));
@@ -185,16 +142,15 @@ void evaluate(const Flags& flags) {
     fmt::print(stderr, "{}: {} documents of {} tokens or more, {} shorter ones left out\n", flags.data,
                data.documents.size(), request.start_token ? longest - 1 : longest, data.left_out);
 
-  const Json origin = provenance(flags, model, gates);
-  request.fingerprint = run_fingerprint(origin, model);
-  const std::string members = origin.dump();
-  request.provenance = members.substr(1, members.size() - 2);
+  const Json origin = provenance(flags, model, gate);
+  request.fingerprint = run_fingerprint("ppl", origin, model);
+  request.provenance = members_of(origin);
   std::unique_ptr<SampleLog> log;
   if (const std::string path = samples_path(flags); !path.empty()) log = std::make_unique<SampleLog>(path);
 
   Json rows = Json::array();
   print_header();
-  evaluate_perplexity(*model.transformer, gate.get(), data.documents, request, log.get(), !flags.quiet,
+  evaluate_perplexity(*model.transformer, gate.gate.get(), data.documents, request, log.get(), !flags.quiet,
                       [&](const std::vector<PplRow>& of_length) {
                         print_rows(of_length);
                         for (const PplRow& row : of_length) rows.push_back(to_json(row, origin));
@@ -213,34 +169,16 @@ void add_eval_ppl(CLI::App& parent) {
   add_model_argument(command, flags->model);
   command.add_option("--data", flags->data,
                      "documents: .jsonl with `text` or `input_ids`, a text file, or a folder of texts");
-  command
-      .add_option("--extensions", flags->extensions, "of a folder's files, such as .py,.md (default: all)")
-      ->delimiter(',')
-      ->allow_extra_args(false);
-  const auto list = [&](const char* name, auto& values, const char* text) {
-    command.add_option(name, values, text)->delimiter(',')->allow_extra_args(false)->capture_default_str();
-  };
-  list("--lengths", flags->lengths, "tokens per forward pass, the start token included");
-  list("--selectors", flags->selectors, "dense, gate, oracle, local, random");
-  command
-      .add_option("--rule", flags->rule,
-                  "what --values are: adaptive (density), nz_ratio, threshold or top_p")
-      ->capture_default_str();
-  list("--values", flags->values, "one row per value, for every selector but dense");
-  command.add_flag("--last-block-dense", flags->last_block_dense, "the last two block rows attend densely");
+  add_list_option(command, "--extensions", flags->extensions,
+                  "of a folder's files, such as .py,.md (default: all)");
+  add_list_option(command, "--lengths", flags->lengths, "tokens per forward pass, the start token included");
   command.add_option("--max-documents", flags->max_documents, "use the first so many (0: all)")
       ->capture_default_str();
   command
       .add_option("--sliding-window", flags->sliding_window,
                   "windows every so many tokens instead of each document's beginning (0: off)")
       ->capture_default_str();
-  command.add_option("--results", flags->results,
-                     "folder for ppl.json and the finished samples; an interrupted run goes on from there");
   command.add_option("--json", flags->json, "file for the rows; finished samples lie beside it");
-  command.add_flag("--quiet", flags->quiet, "no progress on standard error");
-  add_gate_flag(command, flags->model);
-  add_seed_flag(command, flags->seed);
-  add_execution_flags(command, flags->model);
-  add_context_flag(command, flags->model);
+  add_eval_flags(command, *flags, kRowsFile);
   command.callback([flags] { evaluate(*flags); });
 }

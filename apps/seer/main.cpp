@@ -65,6 +65,8 @@ int main(int argc, char** argv) {
   CLI::App& eval = *app.add_subcommand("eval", "Evaluations");
   need_subcommand(eval);
   add_eval_ppl(eval);
+  add_eval_longbench(eval);
+  add_eval_ruler(eval);
   add_report(app);
   CLI::App& bench = *app.add_subcommand("bench", "Benchmarks");
   need_subcommand(bench);

@@ -23,6 +23,8 @@ struct Task {
   std::int64_t first_counted = 0;    // index into tokens
 };
 
+std::int64_t token_count(const Task& task) { return static_cast<std::int64_t>(task.tokens.size()); }
+
 std::vector<Task> make_tasks(std::span<const EvalDocument> documents, std::int64_t length,
                              const PplRequest& request) {
   std::vector<Task> tasks;
@@ -44,15 +46,10 @@ std::vector<Task> make_tasks(std::span<const EvalDocument> documents, std::int64
 }
 
 /// What decides about the sample's numbers, and so names it in the log.
-std::string sample_key(const Task& task, const PplSetting& setting, const PplRequest& request) {
+std::string sample_key(const Task& task, const EvalSetting& setting, const PplRequest& request) {
   Fingerprint key;
-  key.add(request.fingerprint).add(name_of(setting.selector));
-  if (setting.selector != SelectorKind::kDense)
-    key.add(setting.rule_name())
-        .add(setting.sparsity.value)
-        .add(std::uint64_t{setting.sparsity.last_block_dense});
-  if (setting.selector == SelectorKind::kGate) key.add(request.gate_fingerprint);
-  if (setting.selector == SelectorKind::kRandom) key.add(request.seed);
+  key.add(request.fingerprint);
+  add_setting(key, setting, request.gate_fingerprint, request.seed);
   key.add(static_cast<std::uint64_t>(task.first_counted));
   key.add(std::string_view(reinterpret_cast<const char*>(task.tokens.data()), task.tokens.size() * 4));
   return key.hex();
@@ -85,22 +82,6 @@ PplSample sample_from_json(const std::string& text, const std::string& label) {
   }
 }
 
-/// Relative time of one forward pass, for the estimate of the time left: projections, then attention.
-double estimated_cost(const ModelConfig& config, const Task& task, const PplSetting& setting) {
-  const auto length = static_cast<double>(task.tokens.size());
-  const double layer_weights =
-      static_cast<double>(config.hidden_size) *
-      (2.0 * config.q_size() + 2.0 * config.kv_size() + 3.0 * config.intermediate_size);
-  const double weights =
-      layer_weights * config.num_layers + static_cast<double>(config.hidden_size * config.vocab_size);
-  const bool by_share = setting.sparsity.rule == Rule::kAdaptive || setting.sparsity.rule == Rule::kNzRatio;
-  const double density = setting.selector == SelectorKind::kDense    ? 1.0
-                         : setting.selector == SelectorKind::kOracle ? 2.0
-                         : by_share                                  ? setting.sparsity.value
-                                                                     : 0.5;
-  return length * (weights + density * length * config.q_size() * config.num_layers);
-}
-
 template <class Value>
 double mean_of(const std::vector<PplSample>& samples, Value PplSample::*member) {
   double sum = 0;
@@ -108,17 +89,10 @@ double mean_of(const std::vector<PplSample>& samples, Value PplSample::*member) 
   return samples.empty() ? 0 : sum / static_cast<double>(samples.size());
 }
 
-/// Brings weights into memory and wakes the threads, so that the first sample's time is like the others'.
-void warm_up(Transformer& model, const Task& task, std::span<const std::unique_ptr<Selector>> selectors) {
-  const std::size_t tokens = std::min<std::size_t>(task.tokens.size(), 512);
-  for (const auto& selector : selectors)
-    score_tokens(model, std::span(task.tokens).first(tokens), selector.get());
-}
-
 std::vector<std::unique_ptr<Selector>> make_selectors(const Transformer& model, const Gate* gate,
                                                       const PplRequest& request) {
   std::vector<std::unique_ptr<Selector>> selectors;
-  for (const PplSetting& setting : request.settings) {
+  for (const EvalSetting& setting : request.settings) {
     selectors.push_back(
         make_selector(setting.selector, setting.sparsity, model.config(), gate, request.seed));
     // A gate without a calibration is found here, not after an hour of dense runs.
@@ -129,7 +103,7 @@ std::vector<std::unique_ptr<Selector>> make_selectors(const Transformer& model, 
 
 PplSample run_task(Transformer& model, const Task& task, Selector* selector,
                    const std::function<void(double share)>& on_progress) {
-  const auto tokens = static_cast<std::int64_t>(task.tokens.size());
+  const std::int64_t tokens = token_count(task);
   TokenScores scores;
   try {
     scores = score_tokens(model, task.tokens, selector, [&](std::int64_t done) {
@@ -157,7 +131,7 @@ std::string log_members(const PplRow& row, const Task& task, const PplSample& sa
                                 {"begin", task.window.begin},
                                 {"length", row.length},
                                 {"selector", name_of(row.setting.selector)},
-                                {"rule", row.setting.rule_name()},
+                                {"rule", row.rule_name()},
                                 {"value", row.setting.sparsity.value}};
   record.update(to_json(sample));
   const std::string text = record.dump();
@@ -235,32 +209,9 @@ EvalData load_eval_data(const EvalDataRequest& request, const Tokenizer* tokeniz
   return data;
 }
 
-std::string_view PplSetting::rule_name() const {
-  switch (selector) {
-    case SelectorKind::kDense:
-      return "dense";
-    case SelectorKind::kLocal:
-    case SelectorKind::kRandom:
-      return name_of(sparsity.rule == Rule::kAdaptive ? Rule::kNzRatio : sparsity.rule);
-    case SelectorKind::kGate:
-    case SelectorKind::kOracle:
-      return name_of(sparsity.rule);
-  }
-  return "";
-}
-
-std::vector<PplSetting> ppl_settings(std::span<const SelectorKind> selectors, Rule rule,
-                                     std::span<const double> values, bool last_block_dense) {
-  std::vector<PplSetting> settings;
-  if (std::find(selectors.begin(), selectors.end(), SelectorKind::kDense) != selectors.end())
-    settings.push_back({});
-  for (const SelectorKind selector : selectors) {
-    if (selector == SelectorKind::kDense) continue;
-    for (const double value : values)
-      settings.push_back({.selector = selector,
-                          .sparsity = {.rule = rule, .value = value, .last_block_dense = last_block_dense}});
-  }
-  return settings;
+std::string_view PplRow::rule_name() const {
+  return setting.is_baseline() && setting.sparsity.rule == Rule::kAdaptive ? name_of(Rule::kNzRatio)
+                                                                           : setting.rule_name();
 }
 
 double PplRow::ppl() const {
@@ -291,8 +242,8 @@ void evaluate_perplexity(Transformer& model, const Gate* gate, std::span<const E
   const Task* first_missing = nullptr;
   for (const std::vector<Task>& of_length : tasks) {
     for (const Task& task : of_length) {
-      for (const PplSetting& setting : request.settings) {
-        const double cost = estimated_cost(model.config(), task, setting);
+      for (const EvalSetting& setting : request.settings) {
+        const double cost = prefill_cost(model.config(), token_count(task), setting);
         total_cost += cost;
         ++samples;
         if (find(sample_key(task, setting, request)) != nullptr) {
@@ -307,12 +258,12 @@ void evaluate_perplexity(Transformer& model, const Gate* gate, std::span<const E
   Progress progress("eval ppl", total_cost, show_progress);
   if (found > 0)
     progress.message(fmt::format("{}: {} of {} samples are there already", log->path(), found, samples));
-  if (first_missing != nullptr) warm_up(model, *first_missing, selectors);
+  if (first_missing != nullptr) warm_up(model, first_missing->tokens, selectors);
   progress.skip(done_cost);
 
   for (std::size_t l = 0; l < tasks.size(); ++l) {
     std::vector<PplRow> rows;
-    for (const PplSetting& setting : request.settings)
+    for (const EvalSetting& setting : request.settings)
       rows.push_back({.length = request.lengths[l], .setting = setting});
     for (const Task& task : tasks[l]) {
       for (std::size_t i = 0; i < rows.size(); ++i) {
@@ -324,7 +275,7 @@ void evaluate_perplexity(Transformer& model, const Gate* gate, std::span<const E
         const std::string note =
             fmt::format("{} tokens, {} {:.3g}, {}", rows[i].length, name_of(rows[i].setting.selector),
                         rows[i].setting.sparsity.value, task.document->name);
-        const double cost = estimated_cost(model.config(), task, rows[i].setting);
+        const double cost = prefill_cost(model.config(), token_count(task), rows[i].setting);
         const PplSample sample = run_task(model, task, selectors[i].get(), [&](double share) {
           progress.update(done_cost + cost * share, note);
         });

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "eval/sample_log.h"
+#include "eval/setting.h"
 #include "io/tokenizer.h"
 #include "model/gate.h"
 #include "model/selector.h"
@@ -60,19 +61,6 @@ struct EvalData {
 /// Throws Error naming the path when no document is long enough.
 EvalData load_eval_data(const EvalDataRequest& request, const Tokenizer* tokenizer);
 
-/// A selector and an amount; one row of the table for every length.
-struct PplSetting {
-  SelectorKind selector = SelectorKind::kDense;
-  SparsityOptions sparsity;
-
-  /// "dense" for the dense selector; local and random count blocks as nz_ratio does.
-  std::string_view rule_name() const;
-};
-
-/// The settings of lists of selectors and values: dense first, then selector by selector.
-std::vector<PplSetting> ppl_settings(std::span<const SelectorKind> selectors, SparsityOptions::Rule rule,
-                                     std::span<const double> values, bool last_block_dense);
-
 /// One window that has been evaluated.
 struct PplSample {
   double nll = 0;
@@ -87,9 +75,11 @@ struct PplSample {
 
 struct PplRow {
   std::int64_t length = 0;
-  PplSetting setting;
+  EvalSetting setting;
   std::vector<PplSample> samples;
 
+  /// local and random count blocks as nz_ratio does when a density is asked for.
+  std::string_view rule_name() const;
   double ppl() const;
   double density() const;
   /// Means over the samples.
@@ -100,7 +90,7 @@ struct PplRow {
 
 struct PplRequest {
   std::vector<std::int64_t> lengths;
-  std::vector<PplSetting> settings;
+  std::vector<EvalSetting> settings;
   std::int64_t stride = 0;
   std::uint64_t seed = 0;
   std::optional<std::int32_t> start_token;

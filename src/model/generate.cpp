@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 
 #include "core/check.h"
 
@@ -55,99 +56,140 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
+}  // namespace
+
 /// One prompt on its way.
-struct Stream {
-  Stream(Sequence sequence_, const GenerateOptions& options, std::size_t index_, const Tokenizer& tokenizer,
-         const std::vector<std::int32_t>& prompt)
-      : sequence(std::move(sequence_)),
-        sampler(options.sampling, index_),
+struct GenerationBatch::Stream {
+  Stream(Sequence sequence_, const GenerateOptions& options_, std::size_t index, const Tokenizer& tokenizer,
+         std::span<const std::int32_t> prompt, OnText on_text_)
+      : options(options_),
+        sequence(std::move(sequence_)),
+        sampler(options.sampling, index),
         scanner(options.stop),
         decoder(tokenizer),
-        index(index_),
-        seen(prompt) {}
+        seen(prompt.begin(), prompt.end()),
+        on_text(std::move(on_text_)) {}
 
+  void emit(const std::string& text) {
+    if (text.empty()) return;
+    generation.text += text;
+    if (on_text) on_text(text);
+  }
+
+  GenerateOptions options;
   Sequence sequence;
   Sampler sampler;
   StopScanner scanner;
   StreamDecoder decoder;
-  std::size_t index;
   std::vector<std::int32_t> seen;  // prompt and generated ids
+  OnText on_text;
+  Generation generation;
+  bool open = true;
 };
 
-}  // namespace
+GenerationBatch::GenerationBatch(Transformer& model, const Tokenizer& tokenizer)
+    : model_(model), tokenizer_(tokenizer) {}
+GenerationBatch::~GenerationBatch() = default;
+
+/// Draws the next token of a stream; false when the stream has ended.
+bool GenerationBatch::advance(Stream& stream, std::span<float> logits) {
+  const GenerateOptions& options = stream.options;
+  Generation& generation = stream.generation;
+  const std::vector<std::int32_t>& ends =
+      options.end_tokens.empty() ? model_.config().eos_token_ids : options.end_tokens;
+  const auto produced = [&] { return static_cast<std::int64_t>(generation.tokens.size()); };
+  if (produced() < options.min_new_tokens)
+    for (const std::int32_t end : ends)
+      if (static_cast<std::size_t>(end) < logits.size())
+        logits[static_cast<std::size_t>(end)] = -std::numeric_limits<float>::infinity();
+  const std::int32_t token = stream.sampler.sample(logits, stream.seen);
+  const bool ended = !options.ignore_eos && std::find(ends.begin(), ends.end(), token) != ends.end();
+  if (!ended) {
+    generation.tokens.push_back(token);
+    stream.seen.push_back(token);
+    stream.emit(stream.scanner.push(stream.decoder.push(token)));
+  }
+  const bool full = produced() >= options.max_new_tokens || stream.sequence.length() >= model_.max_context();
+  if (!ended && !stream.scanner.found() && !full) return true;
+  stream.emit(stream.scanner.push(stream.decoder.finish()));
+  stream.emit(stream.scanner.finish());
+  generation.reason = ended                    ? FinishReason::kEos
+                      : stream.scanner.found() ? FinishReason::kStop
+                                               : FinishReason::kLength;
+  return false;
+}
+
+const PrefillStats& GenerationBatch::add(std::span<const std::int32_t> prompt, const GenerateOptions& options,
+                                         Selector* selector, OnText on_text, const OnPrefill& on_prefill) {
+  SEER_CHECK(options.max_new_tokens > 0, "--max-new-tokens: expected 1 or more, found {}",
+             options.max_new_tokens);
+  auto stream = std::make_unique<Stream>(model_.new_sequence(), options, streams_.size(), tokenizer_, prompt,
+                                         std::move(on_text));
+  PrefillResult prefill =
+      model_.prefill(stream->sequence, {.tokens = prompt, .selector = selector, .on_progress = on_prefill});
+  stream->generation.prefill = prefill.stats;
+  stream->open = advance(*stream, prefill.last_logits);
+  streams_.push_back(std::move(stream));
+  return streams_.back()->generation.prefill;
+}
+
+std::size_t GenerationBatch::size() const { return streams_.size(); }
+
+std::vector<Generation> GenerationBatch::finish(DecodeStats* stats) {
+  const auto start = Clock::now();
+  const auto vocab = static_cast<std::size_t>(model_.config().vocab_size);
+  DecodeStats done;
+  std::vector<Stream*> active;
+  for (const auto& stream : streams_)
+    if (stream->open) active.push_back(stream.get());
+  std::vector<Sequence*> sequences;
+  std::vector<std::int32_t> tokens;
+  std::vector<float> logits(active.size() * vocab);
+  while (!active.empty()) {
+    sequences.clear();
+    tokens.clear();
+    for (Stream* stream : active) {
+      sequences.push_back(&stream->sequence);
+      tokens.push_back(stream->seen.back());
+    }
+    model_.decode(sequences, tokens, logits.data());
+    ++done.steps;
+    done.tokens += static_cast<std::int64_t>(active.size());
+    std::vector<Stream*> remaining;
+    for (std::size_t i = 0; i < active.size(); ++i) {
+      if (advance(*active[i], std::span(logits).subspan(i * vocab, vocab)))
+        remaining.push_back(active[i]);
+      else
+        active[i]->sequence.clear();
+    }
+    active = std::move(remaining);
+  }
+  done.seconds = seconds_since(start);
+  if (stats != nullptr) *stats = done;
+  std::vector<Generation> generations;
+  for (const auto& stream : streams_) generations.push_back(std::move(stream->generation));
+  streams_.clear();
+  return generations;
+}
 
 GenerateResult generate(Transformer& model, const Tokenizer& tokenizer,
                         std::span<const std::vector<std::int32_t>> prompts, const GenerateOptions& options,
                         Selector* selector, const std::function<void(std::size_t, std::string_view)>& on_text,
                         const std::function<void(std::size_t, std::int64_t)>& on_prefill) {
-  SEER_CHECK(options.max_new_tokens > 0, "--max-new-tokens: expected 1 or more, found {}",
-             options.max_new_tokens);
-  const ModelConfig& config = model.config();
+  GenerationBatch batch(model, tokenizer);
   GenerateResult result;
-  result.generations.resize(prompts.size());
-
-  const auto emit = [&](Stream& stream, const std::string& text) {
-    if (text.empty()) return;
-    result.generations[stream.index].text += text;
-    if (on_text) on_text(stream.index, text);
-  };
-  // Draws the next token of a stream; false when the stream has ended.
-  const auto advance = [&](Stream& stream, std::span<float> logits) {
-    Generation& generation = result.generations[stream.index];
-    const std::int32_t token = stream.sampler.sample(logits, stream.seen);
-    const bool eos =
-        !options.ignore_eos && std::find(config.eos_token_ids.begin(), config.eos_token_ids.end(), token) !=
-                                   config.eos_token_ids.end();
-    if (!eos) {
-      generation.tokens.push_back(token);
-      stream.seen.push_back(token);
-      emit(stream, stream.scanner.push(stream.decoder.push(token)));
-    }
-    const bool full = static_cast<std::int64_t>(generation.tokens.size()) >= options.max_new_tokens ||
-                      stream.sequence.length() >= model.max_context();
-    if (!eos && !stream.scanner.found() && !full) return true;
-    emit(stream, stream.scanner.push(stream.decoder.finish()));
-    emit(stream, stream.scanner.finish());
-    generation.reason = eos                      ? FinishReason::kEos
-                        : stream.scanner.found() ? FinishReason::kStop
-                                                 : FinishReason::kLength;
-    return false;
-  };
-
-  std::vector<std::unique_ptr<Stream>> active;
   for (std::size_t i = 0; i < prompts.size(); ++i) {
-    auto stream = std::make_unique<Stream>(model.new_sequence(), options, i, tokenizer, prompts[i]);
-    PrefillRequest request{.tokens = prompts[i], .selector = selector};
-    if (on_prefill) request.on_progress = [&](std::int64_t done) { on_prefill(i, done); };
-    PrefillResult prefill = model.prefill(stream->sequence, request);
-    result.generations[i].prefill = prefill.stats;
-    result.prefill_seconds += prefill.stats.seconds;
-    if (advance(*stream, prefill.last_logits)) active.push_back(std::move(stream));
+    GenerationBatch::OnText text;
+    GenerationBatch::OnPrefill progress;
+    if (on_text) text = [&on_text, i](std::string_view piece) { on_text(i, piece); };
+    if (on_prefill) progress = [&on_prefill, i](std::int64_t done) { on_prefill(i, done); };
+    result.prefill_seconds += batch.add(prompts[i], options, selector, std::move(text), progress).seconds;
   }
-
-  const auto start = Clock::now();
-  std::vector<Sequence*> sequences;
-  std::vector<std::int32_t> tokens;
-  std::vector<float> logits(active.size() * static_cast<std::size_t>(config.vocab_size));
-  while (!active.empty()) {
-    sequences.clear();
-    tokens.clear();
-    for (const auto& stream : active) {
-      sequences.push_back(&stream->sequence);
-      tokens.push_back(stream->seen.back());
-    }
-    model.decode(sequences, tokens, logits.data());
-    ++result.decode_steps;
-    result.decode_tokens += static_cast<std::int64_t>(active.size());
-    const auto vocab = static_cast<std::size_t>(config.vocab_size);
-    std::vector<std::unique_ptr<Stream>> remaining;
-    for (std::size_t i = 0; i < active.size(); ++i) {
-      if (advance(*active[i], std::span(logits).subspan(i * vocab, vocab)))
-        remaining.push_back(std::move(active[i]));
-    }
-    active = std::move(remaining);
-  }
-  result.decode_seconds = seconds_since(start);
+  DecodeStats stats;
+  result.generations = batch.finish(&stats);
+  result.decode_seconds = stats.seconds;
+  result.decode_steps = stats.steps;
+  result.decode_tokens = stats.tokens;
   return result;
 }
 

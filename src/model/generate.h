@@ -73,15 +73,57 @@ std::string_view name_of(FinishReason reason);  ///< "eos", "stop", "length"
 struct GenerateOptions {
   SamplingOptions sampling;
   std::int64_t max_new_tokens = 256;
-  std::vector<std::string> stop;  // the text ends before the first of these
+  std::int64_t min_new_tokens = 0;       // tokens before which no end token can be drawn
+  std::vector<std::int32_t> end_tokens;  // instead of the model's end-of-sequence ids; empty: those
+  std::vector<std::string> stop;         // the text ends before the first of these
   bool ignore_eos = false;
 };
 
 struct Generation {
-  std::vector<std::int32_t> tokens;  // without the end-of-sequence token
+  std::vector<std::int32_t> tokens;  // without the end token
   std::string text;                  // special tokens skipped, cut before a stop string
   FinishReason reason = FinishReason::kLength;
   PrefillStats prefill;
+};
+
+/// What decoding took.
+struct DecodeStats {
+  double seconds = 0;
+  std::int64_t steps = 0;   // forward passes
+  std::int64_t tokens = 0;  // tokens of all sequences in them
+};
+
+/// Prompts whose continuations are decoded together, dense. A prompt's tokens do not depend on its company
+/// as long as there are no more than kMaxIndependent prompts.
+class GenerationBatch {
+ public:
+  static constexpr std::size_t kMaxIndependent = 32;
+
+  /// Called with whole UTF-8 characters as they become certain.
+  using OnText = std::function<void(std::string_view piece)>;
+  /// Called with the prompt's tokens done so far.
+  using OnPrefill = std::function<void(std::int64_t done)>;
+
+  GenerationBatch(Transformer& model, const Tokenizer& tokenizer);
+  ~GenerationBatch();
+  GenerationBatch(const GenerationBatch&) = delete;
+  GenerationBatch& operator=(const GenerationBatch&) = delete;
+
+  /// Prefills a prompt with `selector` (nullptr: dense) and draws its first token. Throws Error when the
+  /// prompt is empty or longer than the context; the batch is then as it was.
+  const PrefillStats& add(std::span<const std::int32_t> prompt, const GenerateOptions& options,
+                          Selector* selector, OnText on_text = {}, const OnPrefill& on_prefill = {});
+  std::size_t size() const;  ///< prompts added since the last finish()
+  /// Decodes until each prompt has met its end; returns them in the order of add() and starts anew.
+  std::vector<Generation> finish(DecodeStats* stats = nullptr);
+
+ private:
+  struct Stream;
+  bool advance(Stream& stream, std::span<float> logits);
+
+  Transformer& model_;
+  const Tokenizer& tokenizer_;
+  std::vector<std::unique_ptr<Stream>> streams_;
 };
 
 struct GenerateResult {
@@ -92,10 +134,9 @@ struct GenerateResult {
   std::int64_t decode_tokens = 0;  // tokens of all sequences in them
 };
 
-/// Continues every prompt: prefill one by one with `selector` (nullptr: dense), then decoding all together,
-/// dense, until each meets its end. `on_text(prompt, piece)` streams whole UTF-8 characters as they become
-/// certain; `on_prefill(prompt, tokens_done)` reports progress. Throws Error when a prompt is empty or fills
-/// the context.
+/// Continues every prompt in one batch with the same options and selector (nullptr: dense).
+/// `on_text(prompt, piece)` and `on_prefill(prompt, tokens_done)` are those of GenerationBatch. Throws Error
+/// when a prompt is empty or longer than the context.
 GenerateResult generate(Transformer& model, const Tokenizer& tokenizer,
                         std::span<const std::vector<std::int32_t>> prompts, const GenerateOptions& options,
                         Selector* selector,

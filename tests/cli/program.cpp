@@ -78,9 +78,16 @@ ProgramResult run_seer(const std::vector<std::string>& arguments, const ProgramO
     _exit(127);
   }
   int status = 0;
-  if (options.kill_lines > 0) {
+  const auto seconds = [&] {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  };
+  const auto is_time = [&] {
+    return (options.kill_lines > 0 && count_lines(options.kill_when) >= options.kill_lines) ||
+           (options.kill_after > 0 && seconds() >= options.kill_after);
+  };
+  if (options.kill_lines > 0 || options.kill_after > 0) {
     while (waitpid(child, &status, WNOHANG) == 0) {
-      if (count_lines(options.kill_when) >= options.kill_lines) {
+      if (is_time()) {
         kill(child, SIGKILL);
         waitpid(child, &status, 0);
         break;
@@ -91,7 +98,7 @@ ProgramResult run_seer(const std::vector<std::string>& arguments, const ProgramO
     waitpid(child, &status, 0);
   }
   ProgramResult result;
-  result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  result.seconds = seconds();
   result.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
   for (const auto& [file, text] : {std::pair{out, &result.out}, std::pair{err, &result.err}}) {
     lseek(file, 0, SEEK_SET);

@@ -22,6 +22,7 @@ struct ProgramOptions {
   std::int64_t file_size_limit = 0;  // bytes; writes beyond fail as on a full disk. 0: none
   std::filesystem::path kill_when;   // SIGKILL as soon as this file has `kill_lines` lines
   std::int64_t kill_lines = 0;
+  double kill_after = 0;  // SIGKILL so many seconds after the start. 0: never
 };
 
 /// Runs seer with these arguments and waits for it.

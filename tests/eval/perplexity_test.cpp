@@ -69,13 +69,14 @@ TEST(Perplexity, RefusesStridesThatSkipTokens) {
 TEST(Perplexity, DenseComesFirstAndOnce) {
   const std::vector<SelectorKind> selectors{SelectorKind::kGate, SelectorKind::kDense, SelectorKind::kLocal};
   const auto settings =
-      ppl_settings(selectors, SparsityOptions::Rule::kAdaptive, std::vector{0.5, 0.1}, false);
+      eval_settings(selectors, SparsityOptions::Rule::kAdaptive, std::vector{0.5, 0.1}, false);
   ASSERT_EQ(settings.size(), 5u);
   EXPECT_EQ(settings[0].rule_name(), "dense");
   EXPECT_EQ(settings[1].rule_name(), "adaptive");
   EXPECT_EQ(settings[2].sparsity.value, 0.1);
   EXPECT_EQ(settings[3].selector, SelectorKind::kLocal);
-  EXPECT_EQ(settings[3].rule_name(), "nz_ratio");
+  EXPECT_EQ(settings[3].rule_name(), "adaptive");
+  EXPECT_EQ((PplRow{.length = 8, .setting = settings[3]}).rule_name(), "nz_ratio");
 }
 
 TEST(Scoring, LogProbabilitiesAgreeWithTheDefinition) {
