@@ -104,7 +104,7 @@ Gate load_gate(const ModelFlags& flags, const ModelConfig& config) {
 Context make_context(const ModelFlags& flags) {
   SEER_CHECK(flags.device == "cpu" || flags.device == "cuda", "--device: expected cpu or cuda, found \"{}\"",
              flags.device);
-  SEER_CHECK(flags.device == "cpu", "--device cuda: this build has no CUDA backend; use --device cpu");
+  SEER_CHECK(flags.device == "cpu", "--device cuda: models run on the CPU only; use --device cpu");
   return Context(flags.threads);
 }
 

@@ -1,10 +1,12 @@
 // The program: one file per subcommand. Errors of the user end in one line on standard error and exit code 2,
 // any other failure in exit code 1.
 #include <fmt/core.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <new>
 #include <string>
 
@@ -21,6 +23,14 @@ int report_error(std::string text, int exit_code) {
   std::fflush(stdout);
   fmt::print(stderr, "seer: error: {}\n", text);
   return exit_code;
+}
+
+/// GNU OpenMP's threads spin for milliseconds at a barrier: where other programs hold the cores, each barrier
+/// then takes that long (docs/kernels/cpu_decode.md). Its limit is read from the environment before main(), so
+/// the program starts itself once more with one.
+void limit_spinning(char** argv) {
+  if (std::getenv("GOMP_SPINCOUNT") != nullptr || std::getenv("OMP_WAIT_POLICY") != nullptr) return;
+  if (setenv("GOMP_SPINCOUNT", "3000", 1) == 0) execv("/proc/self/exe", argv);
 }
 
 /// Asks for a subcommand once the whole command line is read, so that an unknown word is named instead.
@@ -40,6 +50,7 @@ int close_output() {
 }  // namespace
 
 int main(int argc, char** argv) {
+  limit_spinning(argv);
   CLI::App app{"seer: long-context language models with learned block-sparse attention", "seer"};
   app.set_version_flag("--version", "seer " SEER_VERSION);
   need_subcommand(app);

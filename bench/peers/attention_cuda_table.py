@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Joins records of cuda_attention_bench and attention_cuda_torch.py (JSON lines or an array, of one run on one GPU) into
-Markdown tables and, with --svg, the figure of speed-up over dense attention against sparsity.
+"""Joins records of `seer bench attention --device cuda --json` and attention_cuda_torch.py (an array or JSON lines, of one
+run on one GPU) into Markdown tables and, with --svg, the figure of speed-up over dense attention against sparsity. With
+--json they are also written to one file. Records of one shape of heads are joined at a time.
 
-    attention_cuda_table.py run.json [--svg figure.svg]
+    attention_cuda_table.py prefill.json decode.json peers.jsonl [--svg figure.svg] [--json joined.json]
 """
 
 import argparse
@@ -32,8 +33,8 @@ def median_ms(records, **wanted):
     return statistics.median(times) if times else None
 
 
-def text(value, form):
-    return "" if value is None else format(value, form)
+def text(value, form, unit=""):
+    return "" if value is None else format(value, form) + unit
 
 
 def prefill_rows(records):
@@ -54,7 +55,8 @@ def prefill_rows(records):
         yield {"length": length, "mask": mask, "density": density, "ms": ms,
                "tflops": statistics.median(r["tflops"] for r in group),
                "share": cudnn and cudnn * density / ms, "cudnn": cudnn and cudnn / ms, "flash": flash and flash / ms,
-               "flex": sparse("flex"), "triton": sparse("triton"), "error": max(r["max_error"] for r in group)}
+               "flex": sparse("flex"), "triton": sparse("triton"),
+               "error": max((r["max_error"] for r in group if "max_error" in r), default=None)}
 
 
 def print_prefill(rows):
@@ -63,8 +65,22 @@ def print_prefill(rows):
     print("|" + "---|" * 11)
     for r in rows:
         print(f"| {r['length']} | {r['mask']} | {r['density']:.3f} | {r['ms']:.3f} | {r['tflops']:.0f} "
-              f"| {text(r['share'], '.2f')} | {text(r['cudnn'], '.2f')}x | {text(r['flash'], '.2f')}x "
-              f"| {text(r['flex'], '.3f')} | {text(r['triton'], '.3f')} | {r['error']:.1e} |")
+              f"| {text(r['share'], '.2f')} | {text(r['cudnn'], '.2f', 'x')} | {text(r['flash'], '.2f', 'x')} "
+              f"| {text(r['flex'], '.3f')} | {text(r['triton'], '.3f')} | {text(r['error'], '.1e')} |")
+
+
+def print_speedups(rows):
+    """Random masks by length and nominal sparsity: over dense FlashAttention-2 / over dense cuDNN."""
+    sparsities = (0, 0.5, 0.6, 0.7, 0.8, 0.9)
+    print("| tokens | " + " | ".join(f"sparsity {s:g}" for s in sparsities) + " |")
+    print("|" + "---|" * (1 + len(sparsities)))
+    drawn = [r for r in rows if r["mask"] in ("random", "dense")]
+    for length in sorted({r["length"] for r in drawn}):
+        cells = []
+        for sparsity in sparsities:
+            near = [r for r in drawn if r["length"] == length and abs(1 - r["density"] - sparsity) < 0.02]
+            cells.append(f"{text(near[0]['flash'], '.2f', 'x')} / {text(near[0]['cudnn'], '.2f', 'x')}" if near else "")
+        print(f"| {length} | " + " | ".join(cells) + " |")
 
 
 def print_decode(records):
@@ -132,11 +148,22 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("records", nargs="+")
     parser.add_argument("--svg")
+    parser.add_argument("--json")
+    parser.add_argument("--heads", type=int, default=32)
+    parser.add_argument("--kv-heads", type=int, default=8)
+    parser.add_argument("--dim", type=int, default=128)
     args = parser.parse_args()
     records, device = load(args.records)
+    if args.json:
+        with open(args.json, "w", encoding="utf-8") as file:
+            file.write("[\n" + ",\n".join(json.dumps(r) for r in records) + "\n]\n")
+    shape = {"heads": args.heads, "kv_heads": args.kv_heads, "dim": args.dim}
+    records = [r for r in records if r["op"] != "error" and all(r[k] == v for k, v in shape.items())]
     print(f"{device}\n")
     rows = list(prefill_rows(records))
     print_prefill(rows)
+    print()
+    print_speedups(rows)
     if any(r["op"] == "decode" for r in records):
         print()
         print_decode(records)

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Times causal prefill attention of other implementations on the same GPU, one JSON record a line.
+"""Times causal attention of other implementations on the same GPU, one JSON record a line.
 
 Peers: cuDNN and FlashAttention-2 through torch's scaled_dot_product_attention (dense), FlexAttention and a Triton
-kernel over 64x64 block masks (sparse). Needs torch with CUDA and Triton.
+kernel over 64x64 block masks (sparse); cuDNN for decode. The operation `error` measures how far PyTorch's own attention
+in bf16 and fp16 is from float64, beside the rounding that the tests of the kernels allow for. Needs torch with CUDA and
+Triton.
 
-    attention_cuda_torch.py --lengths 8192,32768 --densities 0.5,0.1 --peers cudnn,flash,flex,triton
+    attention_cuda_torch.py --op prefill,decode --lengths 8192,32768 --densities 0.5,0.1 --peers cudnn,flash,flex,triton
 """
 
 import argparse
@@ -104,12 +106,38 @@ def time_decode(args, batch, length):
                       "ms": ms, "gbps": 2 * k.numel() * 2 / ms * 1e-6}), flush=True)
 
 
+def record_errors(length, dim):
+    """Largest differences to float64 of causal attention on normal values, 4 heads: PyTorch's in the type (products and
+    softmax one after the other, and SDPA's own composition), and float64 with scores, probabilities and output rounded
+    to the type, as tests/cuda has it."""
+    for dtype, name in ((torch.bfloat16, "bf16"), (torch.float16, "fp16")):
+        generator = torch.Generator("cuda").manual_seed(2)
+        q, k, v = (torch.randn(4, length, dim, device="cuda", dtype=dtype, generator=generator) for _ in range(3))
+        hidden = torch.ones(length, length, dtype=torch.bool, device="cuda").triu(1)
+        scale = dim**-0.5
+
+        def attention(q, k, v, rounded):
+            scores = (rounded(q @ k.transpose(1, 2)) * scale).masked_fill(hidden, -float("inf"))
+            return rounded(rounded(scores.softmax(-1)) @ v)
+
+        wide = [x.double() for x in (q, k, v)]
+        exact = attention(*wide, lambda x: x)
+        with sdpa_kernel(SDPBackend.MATH):
+            math_backend = F.scaled_dot_product_attention(q[None], k[None], v[None], is_causal=True)[0]
+        errors = {"products": attention(q, k, v, lambda x: x), "sdpa_math": math_backend,
+                  "rounding": attention(*wide, lambda x: x.to(dtype).double())}
+        print(json.dumps({"op": "error", "peer": "torch", "device": torch.cuda.get_device_name(),
+                          "torch": torch.__version__, "length": length, "heads": 4, "dim": dim, "dtype": name}
+                         | {key: (out.double() - exact).abs().max().item() for key, out in errors.items()}), flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--op", choices=("prefill", "decode"), default="prefill")
+    parser.add_argument("--op", default="prefill", help="of prefill, decode and error")
     parser.add_argument("--batches", default="1,16", help="decode")
     parser.add_argument("--lengths", default="8192,32768")
     parser.add_argument("--densities", default="0.5,0.1")
+    parser.add_argument("--sparse-lengths", help="lengths of the sparse peers (default: all)")
     parser.add_argument("--peers", default="cudnn,flash,flex,triton")
     parser.add_argument("--heads", type=int, default=32)
     parser.add_argument("--kv-heads", type=int, default=8)
@@ -122,10 +150,20 @@ def main():
     group = args.heads // args.kv_heads
     generator = torch.Generator("cuda").manual_seed(1)
 
-    if args.op == "decode":
+    operations = set(args.op.split(","))
+    if not operations <= {"prefill", "decode", "error"}:
+        parser.error(f"--op: known are prefill, decode and error, got {args.op}")
+    sparse_lengths = (args.sparse_lengths or args.lengths).split(",")
+
+    if "error" in operations:
+        for length in (64, 1024):
+            for dim in (64, 128):
+                record_errors(length, dim)
+    if "decode" in operations:
         for batch in map(int, args.batches.split(",")):
             for length in map(int, args.lengths.split(",")):
                 time_decode(args, batch, length)
+    if "prefill" not in operations:
         return
 
     for length in map(int, args.lengths.split(",")):
@@ -149,7 +187,7 @@ def main():
                         qh, kh, vh, is_causal=True, enable_gqa=True)), 1.0, "dense")
 
         for density in map(float, args.densities.split(",")) if args.densities else ():
-            if not {"flex", "triton"} & set(peers):
+            if not {"flex", "triton"} & set(peers) or str(length) not in sparse_lengths:
                 break
             mask = random_mask(args.heads, n, density, generator)
             measured = mask.sum().item() / (args.heads * n * (n + 1) / 2)

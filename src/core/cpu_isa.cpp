@@ -1,5 +1,9 @@
 #include "core/cpu_isa.h"
 
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <array>
 #include <cstdlib>
 #include <string>
@@ -9,7 +13,19 @@
 namespace seer {
 namespace {
 
-constexpr std::array kAll = {CpuIsa::kPortable, CpuIsa::kAvx2, CpuIsa::kAvx512, CpuIsa::kAvx512Bf16};
+constexpr std::array kAll = {CpuIsa::kPortable, CpuIsa::kAvx2, CpuIsa::kAvx512, CpuIsa::kAvx512Bf16,
+                             CpuIsa::kAmxBf16};
+
+/// AMX needs the CPU, and Linux's leave to use the tile registers (arch_prctl(2)), which is for the whole
+/// process.
+bool amx_runs() {
+  constexpr unsigned kAmxBf16Bit = 1u << 22, kAmxTileBit = 1u << 24;
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & kAmxBf16Bit) == 0 || (d & kAmxTileBit) == 0)
+    return false;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
 
 bool runs(CpuIsa isa) {
   // __builtin_cpu_supports also asks the operating system for the wide registers (XGETBV).
@@ -26,6 +42,10 @@ bool runs(CpuIsa isa) {
       return avx512;
     case CpuIsa::kAvx512Bf16:
       return avx512 && __builtin_cpu_supports("avx512bf16");
+    case CpuIsa::kAmxBf16: {
+      static const bool amx = amx_runs();
+      return amx && avx512 && __builtin_cpu_supports("avx512bf16");
+    }
   }
   return false;
 }
@@ -42,6 +62,8 @@ std::string_view name_of(CpuIsa isa) {
       return "avx512";
     case CpuIsa::kAvx512Bf16:
       return "avx512_bf16";
+    case CpuIsa::kAmxBf16:
+      return "amx_bf16";
   }
   return "?";
 }
@@ -62,7 +84,7 @@ CpuIsa choose_cpu_isa() {
                name_of(available_cpu_isas().back()));
     return isa;
   }
-  fail("SEER_CPU_ISA={}: expected portable, avx2, avx512 or avx512_bf16", wanted);
+  fail("SEER_CPU_ISA={}: expected portable, avx2, avx512, avx512_bf16 or amx_bf16", wanted);
 }
 
 }  // namespace seer

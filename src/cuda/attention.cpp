@@ -116,9 +116,9 @@ void attention_prefill(const PrefillAttentionParams& p, Stream stream) {
              p.total_q, p.max_rows);
   if (p.batch == 0 || p.total_q == 0 || p.max_rows == 0) return;
   SEER_CHECK(p.total_q < (std::int64_t{1} << 31) && p.kv.total_tokens < (std::int64_t{1} << 31) &&
-                 p.batch * p.num_heads * p.max_rows < (std::int64_t{1} << 31),
+                 p.max_rows * p.batch * p.num_heads < (std::int64_t{1} << 31),
              "attention_prefill: tokens and batch * num_heads * max_rows must be below 2^31, got {}, {}, {}",
-             p.total_q, p.kv.total_tokens, p.batch * p.num_heads * p.max_rows);
+             p.total_q, p.kv.total_tokens, p.max_rows * p.batch * p.num_heads);
   check_aligned("q", p.q, p.q_token_stride, p.q_head_stride);
   check_aligned("out", p.out, p.out_token_stride, p.out_head_stride);
   check_aligned("k", p.kv.k, p.kv.token_stride, p.kv.head_stride);

@@ -26,6 +26,7 @@
 #include <cstdint>
 
 #include "cuda/prefill.h"
+#include "cuda/prefill_order.h"
 #include "cuda/ptx.cuh"
 
 namespace seer::cuda {
@@ -131,15 +132,15 @@ __device__ __forceinline__ void store_empty(const PrefillArguments& arg, const P
   }
 }
 
-/// The planning warp: takes items from the common counter, in order of sections of one sequence and KV head,
-/// so that their keys stay in L2; in a section the longest rows first.
+/// The planning warp: takes items from the common counter, a sequence after the other, in the order of
+/// prefill_place().
 template <int kHeadDim, int kTiles>
 __device__ __forceinline__ void plan_items(const PrefillArguments& arg,
                                            PrefillShared<kHeadDim, kTiles>& shared, int lane) {
   const int group = arg.num_heads / arg.num_kv_heads;
   const int head_sets = group / kTiles;
-  const int section_items = arg.max_rows * head_sets;
-  const int total = arg.batch * arg.num_kv_heads * section_items;
+  const int sequence_items = arg.num_kv_heads * arg.max_rows * head_sets;
+  const int total = arg.batch * sequence_items;
   Ring<2> ring{0, 1};
   int next = blockIdx.x;
   for (bool more = true; more;) {
@@ -151,16 +152,16 @@ __device__ __forceinline__ void plan_items(const PrefillArguments& arg,
     std::uint64_t words = 0;
     more = number < total;
     if (more) {
-      const int section = number / section_items;
-      const int within = number - section * section_items;
-      const int rank = within / head_sets;
-      const int row = arg.max_rows - 1 - rank;
-      item.sequence = section / arg.num_kv_heads;
-      item.head = (section - item.sequence * arg.num_kv_heads) * group + (within - rank * head_sets) * kTiles;
+      item.sequence = number / sequence_items;
       item.begin = __ldg(arg.cu_seqlens_q + item.sequence);
       item.end = __ldg(arg.cu_seqlens_q + item.sequence + 1);
       item.first_key = __ldg(arg.cu_seqlens_k + item.sequence);
       const int keys = __ldg(arg.cu_seqlens_k + item.sequence + 1) - item.first_key;
+      const PrefillPlace place =
+          prefill_place(number - item.sequence * sequence_items, arg.max_rows, head_sets, arg.num_kv_heads,
+                        section_heads(keys, kHeadDim, arg.num_kv_heads));
+      const int row = arg.max_rows - 1 - place.rank;
+      item.head = place.kv_head * group + place.head_set * kTiles;
       const int q_offset = keys - (item.end - item.begin);
       item.last = q_offset / kBlock + row;
       item.first_token = item.begin + item.last * kBlock - q_offset;

@@ -178,7 +178,7 @@ void gemm_f32(const Context& context, const LinearParams& p) {
 }
 
 void gemm(const Context& context, const LinearParams& p) {
-  if (p.allow_bf16 && p.w.dtype == DType::kBF16 && context.isa() == CpuIsa::kAvx512Bf16)
+  if (p.allow_bf16 && p.w.dtype == DType::kBF16 && context.isa() >= CpuIsa::kAvx512Bf16)
     gemm_bf16(context, p);
   else
     gemm_f32(context, p);

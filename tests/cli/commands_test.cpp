@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/cpu_isa.h"
+#include "cuda/attention.h"
 #include "io/tensor_file.h"
 #include "program.h"
 #include "support/compare.h"
@@ -43,7 +44,8 @@ TEST_F(Commands, VersionAndHelp) {
                                                   {"eval", "ppl"},
                                                   {"report"},
                                                   {"distill"},
-                                                  {"calibrate"}}) {
+                                                  {"calibrate"},
+                                                  {"bench", "attention"}}) {
     std::vector<std::string> arguments = command;
     arguments.push_back("--help");
     const ProgramResult result = run_seer(arguments);
@@ -232,6 +234,49 @@ TEST_F(Commands, EmbeddedModelsMayLieElsewhere) {
   unsetenv("SEER_MODELS");
   EXPECT_EQ(info["model"]["folder"], path("models/pico-llama-19m"));
   EXPECT_TRUE(info["gate"].is_null());
+}
+
+TEST_F(Commands, BenchAttentionOnTheCpu) {
+  const ProgramResult result =
+      run_seer({"bench", "attention", "--lengths", "256", "--densities", "0.5", "--repeats", "1", "--check",
+                "--threads", "2", "--json", path("bench.json")});
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  const json document = json::parse(read_whole(path("bench.json")));
+  ASSERT_EQ(document["records"].size(), 2u);
+  EXPECT_EQ(document["records"][0]["density"], 1.0);
+  EXPECT_LT(document["records"][1]["largest_difference"], 1e-4);
+}
+
+TEST_F(Commands, BenchAttentionOnTheGpu) {
+  const std::vector<std::string> arguments = {
+      "bench", "attention", "--device",        "cuda", "--lengths", "256",    "--densities",
+      "0.5",   "--check",   "--repeats",       "2",    "--masks",   "random", "--same-bits",
+      "2",     "--json",    path("bench.json")};
+  std::string reason;
+  if (!cuda::available(&reason)) {
+    EXPECT_TRUE(is_user_error(run_seer(arguments), {"--device cuda", reason}));
+    EXPECT_FALSE(fs::exists(path("bench.json")));
+    return;
+  }
+  const ProgramResult result = run_seer(arguments);
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  const json records = json::parse(read_whole(path("bench.json")));
+  ASSERT_EQ(records.size(), 2u);
+  EXPECT_EQ(records[0]["mask"], "dense");
+  EXPECT_EQ(records[1]["mask"], "random");
+  for (const json& record : records) {
+    EXPECT_GT(record["ms"], 0);
+    EXPECT_GT(record["share_of_roofline"], 0);
+    EXPECT_LE(record["max_error"], 2 * record["rounding_error"].get<double>());
+    EXPECT_EQ(record["same_bits"], true);
+  }
+}
+
+TEST_F(Commands, BenchAttentionRefusesTheOtherDevicesFlags) {
+  EXPECT_TRUE(is_user_error(run_seer({"bench", "attention", "--splits", "2"}), {"--splits", "--device cpu"}));
+  EXPECT_TRUE(is_user_error(run_seer({"bench", "attention", "--device", "cuda", "--clock", "cpu"}),
+                            {"--clock", "--device cuda"}));
+  EXPECT_TRUE(is_user_error(run_seer({"bench", "attention", "--device", "tpu"}), {"--device", "tpu"}));
 }
 
 }  // namespace

@@ -138,7 +138,7 @@ TEST_F(EvalLongBench, KilledAtRandomMomentsItEndsTheSame) {
   ASSERT_EQ(whole.exit_code, 0) << whole.err;
   const auto expected = outcome(path("whole"));
 
-  const char* asked = std::getenv("SEER_TEST_KILLS");
+  const char* asked = std::getenv("SEER_TEST_KILLS");  // for a longer trial than every run of the tests needs
   const int wanted = asked != nullptr ? std::atoi(asked) : 3;
   std::mt19937 random(7);
   std::uniform_real_distribution<double> moment(0.05 * whole.seconds, whole.seconds);

@@ -20,8 +20,8 @@ using nlohmann::json;
 
 class EvalRuler : public ProgramTest {
  protected:
-  static constexpr int kSamples = 3;
-  static constexpr int kTasks = 3;
+  static constexpr int kSamples = 2;
+  static constexpr int kTasks = 2;
   static constexpr int kSettings = 2;
   static constexpr int kLengths = 2;
 
@@ -33,8 +33,8 @@ class EvalRuler : public ProgramTest {
     return all;
   }
   std::vector<std::string> made_up(const std::string& results) const {
-    return arguments(
-        results, {"--tasks", "qa_2,vt,qa_1", "--lengths", "768,512", "--samples", std::to_string(kSamples)});
+    return arguments(results,
+                     {"--tasks", "qa_1,vt", "--lengths", "640,512", "--samples", std::to_string(kSamples)});
   }
   std::vector<std::string> from_files(const std::string& results, const std::string& data) const {
     return arguments(results, {"--data", data, "--max-context", "700"});
@@ -66,12 +66,12 @@ class EvalRuler : public ProgramTest {
 TEST_F(EvalRuler, MadeUpSamplesToScores) {
   const ProgramResult result = run_seer(made_up("run"));
   ASSERT_EQ(result.exit_code, 0) << result.err;
-  for (const char* part : {"512 tokens", "768 tokens", "vt", "qa_1", "qa_2", "average", "density",
-                           "first token", "speed-up", "oracle 0.0005"})
+  for (const char* part : {"512 tokens", "640 tokens", "vt", "qa_1", "average", "density", "first token",
+                           "speed-up", "oracle 0.0005"})
     EXPECT_NE(result.out.find(part), std::string::npos) << part << "\n" << result.out;
   const json rows = rows_of(path("run"));
   ASSERT_EQ(rows.size(), static_cast<std::size_t>(kTasks * kSettings * kLengths));
-  EXPECT_EQ(rows[0]["length"], 768);
+  EXPECT_EQ(rows[0]["length"], 640);
   EXPECT_EQ(rows[0]["task"], "vt");
   EXPECT_EQ(rows[0]["selector"], "dense");
   EXPECT_EQ(rows[0]["density"], 1.0);
@@ -96,7 +96,7 @@ TEST_F(EvalRuler, MadeUpSamplesToScores) {
     EXPECT_TRUE(record.contains("score"));
   }
   // The harness' files, scored again as its own script would.
-  for (const char* folder : {"dense/512", "oracle_threshold_0.0005/768"}) {
+  for (const char* folder : {"dense/512", "oracle_threshold_0.0005/640"}) {
     const fs::path predictions = fs::path(path("run")) / "pred" / folder;
     const ProgramResult again =
         run_seer({"eval", "ruler", "--score", predictions.string(), "--results", path("again")});

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include "attention_bench.h"
 #include "core/check.h"
 #include "cuda/attention.h"
 
@@ -12,6 +13,8 @@ TEST(NoCuda, SaysWhatIsMissing) {
   EXPECT_EQ(reason, "built without CUDA");
   EXPECT_THROW(attention_prefill({}, nullptr), Error);
   EXPECT_THROW(attention_decode({}, nullptr), Error);
+  EXPECT_THROW(bench_attention_prefill({}, {}), Error);
+  EXPECT_THROW(bench_attention_decode({}, {}), Error);
 }
 
 }  // namespace

@@ -143,6 +143,33 @@ TEST_F(GenerationEval, BaselinesNeedTheGateWhoseBlocksTheyMatch) {
   EXPECT_THROW(run(), Error);
 }
 
+TEST_F(GenerationEval, BaselinesComputeAsManyBlocksAsTheGate) {
+  // A gate that predicts something or other.
+  Gate gate;
+  for (int layer = 0; layer < config_.num_layers; ++layer) {
+    Buffer<float> weights(std::int64_t{config_.num_heads} * 3 * config_.head_dim *
+                          gate.config.gate_hidden_size);
+    for (std::int64_t i = 0; i < weights.size(); ++i)
+      weights[i] = 0.01f * static_cast<float>((i * 7919 + layer * 31) % 201 - 100);
+    gate.layers.push_back({.k_weight = std::move(weights)});
+  }
+  const std::vector kinds{SelectorKind::kRandom, SelectorKind::kLocal, SelectorKind::kGate};
+  request_.settings = eval_settings(kinds, Rule::kThreshold, std::vector{0.3}, false);
+  samples_.resize(2);
+  const GenerationResults results =
+      evaluate_generation(model_, tokenizer_, &gate, samples_, request_, nullptr, false);
+  ASSERT_EQ(results.failed, 0);
+  for (const auto& of_sample : results.records) {
+    const GenerationRecord& of_gate = *of_sample[0];
+    EXPECT_LT(of_gate.selected_blocks, of_gate.causal_blocks);
+    for (std::size_t s : {1, 2}) {
+      EXPECT_GE(of_sample[s]->selected_blocks, of_gate.selected_blocks);
+      // One block per row less would be too few; a prompt of 300 or 340 tokens has 5 or 6 rows.
+      EXPECT_LT(of_sample[s]->selected_blocks - of_sample[s]->causal_blocks / 3, of_gate.selected_blocks);
+    }
+  }
+}
+
 TEST(EqualBlocks, BaselinesGetAtLeastTheGatesBlocksAndNoRowMore) {
   for (const std::int64_t n : {1, 2, 5, 64, 257}) {
     for (const bool last_block_dense : {false, true}) {

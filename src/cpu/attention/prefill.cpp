@@ -16,15 +16,13 @@ struct Work {
   std::int64_t cost = 0;  // selected blocks
 };
 
-/// Query heads of an item at most: their queries and outputs must stay in the L2 cache.
-constexpr int kMaxHeads = 8;
 /// Tiles that pay for widening a bf16 block or fetching a float32 one.
 constexpr int kTilesToShare = 4;
 /// Items a thread should get at least, to end together with the others.
 constexpr int kItemsPerThread = 8;
 constexpr std::int64_t kHugePageFloats = (2 << 20) / 4;
 
-PrefillItemBody choose_body(CpuIsa isa, DType dtype) {
+PrefillItemBody choose_body(CpuIsa isa, DType dtype, int head_dim) {
   switch (isa) {
     case CpuIsa::kPortable:
       return attention_prefill_item_portable;
@@ -34,6 +32,9 @@ PrefillItemBody choose_body(CpuIsa isa, DType dtype) {
       return attention_prefill_item_avx512;
     case CpuIsa::kAvx512Bf16:
       return dtype == DType::kBF16 ? attention_prefill_item_avx512bf16 : attention_prefill_item_avx512;
+    case CpuIsa::kAmxBf16:
+      return dtype == DType::kBF16 && head_dim % 32 == 0 ? attention_prefill_item_amxbf16
+                                                         : choose_body(CpuIsa::kAvx512Bf16, dtype, head_dim);
   }
   return nullptr;
 }
@@ -59,7 +60,7 @@ PrefillTile make_tile(const PrefillAttentionParams& params, int head, std::int64
 
 PrefillScratch::PrefillScratch(const PrefillAttentionParams& params, int num_tiles, std::int64_t num_blocks) {
   const std::int64_t dim = params.kv.head_dim;
-  widened = kBlockSize * kBlockSize;
+  widened = 2 * kBlockSize * kBlockSize;
   tiles = widened + (params.kv.dtype == DType::kBF16 ? 2 * kBlockSize * dim : 0);
   out = kPaddedRows * dim;
   maximum = out + kBlockSize * dim;
@@ -70,7 +71,7 @@ PrefillScratch::PrefillScratch(const PrefillAttentionParams& params, int num_til
 }
 
 void attention_prefill(const Context& context, const PrefillAttentionParams& params) {
-  attention_prefill(context, params, choose_body(context.isa(), params.kv.dtype));
+  attention_prefill(context, params, choose_body(context.isa(), params.kv.dtype, params.kv.head_dim));
 }
 
 void attention_prefill(const Context& context, const PrefillAttentionParams& params, PrefillItemBody body) {
@@ -81,7 +82,7 @@ void attention_prefill(const Context& context, const PrefillAttentionParams& par
   const int group = params.num_heads / kv_heads;
   // An item is a KV head's query heads in one block row: a large group is cut into equal parts, a small one
   // takes more rows where there are enough. None of this changes a tile's result.
-  const int parts = (group + kMaxHeads - 1) / kMaxHeads;
+  const int parts = (group + kMaxTiles - 1) / kMaxTiles;
   const int heads = (group + parts - 1) / parts;
   const std::int64_t item_rows =
       std::clamp<std::int64_t>(rows * kv_heads * parts / (kItemsPerThread * context.num_threads()), 1,

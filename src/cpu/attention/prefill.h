@@ -23,12 +23,15 @@ struct PrefillTile {
   float* pooled_target = nullptr;       // this row's [pooled_target_stride], or nullptr
 };
 
+/// Tiles of an item at most: their queries and outputs must stay in the L2 cache.
+inline constexpr int kMaxTiles = 8;
+
 /// Sizes and places of the scratch of an item, in floats from its start or from its tile's.
 struct PrefillScratch {
   static constexpr std::int64_t kSumLanes = 16;    // the widest ISA's
   static constexpr std::int64_t kPaddedRows = 66;  // 64 rows in whole groups of any ISA
 
-  std::int64_t scores = 0;        // [64][64] S, then P
+  std::int64_t scores = 0;        // [64][64] S, then P; [64][128] where tiles take two blocks at a time
   std::int64_t widened = 0;       // K [head_dim][64], V [64][head_dim] of bf16 pages
   std::int64_t tiles = 0;         // per tile, tile_size apart:
   std::int64_t q = 0;             //   [row group][words / kChunk][rows of a group][kChunk] words
@@ -62,5 +65,7 @@ void attention_prefill_item_avx2(const PrefillItem& item);
 void attention_prefill_item_avx512(const PrefillItem& item);
 /// bf16 pages only.
 void attention_prefill_item_avx512bf16(const PrefillItem& item);
+/// bf16 pages and a head_dim that is a multiple of 32 only.
+void attention_prefill_item_amxbf16(const PrefillItem& item);
 
 }  // namespace seer::cpu

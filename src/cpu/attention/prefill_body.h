@@ -1,10 +1,12 @@
 // The body of prefill attention as a template over a SIMD wrapper (cpu/simd.h).
 //
 // A tile holds up to 64 queries of one head. For each key block of its mask, in rising order:
-//   S = Q K^T          register-blocked, K read as stored, Q packed once per item
+//   S = Q K^T          register-blocked or by matrix tiles, K read as stored, Q packed once per item
 //   P = 2^(c S - m)    m: the row's reference maximum, moved only when a score exceeds it by 2^8
-//   O = O + P V        register-blocked, V read as stored
-// c = scale * log2(e). Scores live in a 64 x 64 scratch that P overwrites, row by row.
+//   O = O + P V        likewise, V read as stored
+// c = scale * log2(e). Scores live in a scratch of 64 rows that P overwrites, row by row. Matrix tiles are so
+// fast that moving O through the caches would take most of the time: there a tile takes its blocks two at a
+// time, in the order of its own list, so that its result does not depend on the tiles beside it.
 #pragma once
 
 #include <math.h>
@@ -112,6 +114,13 @@ class Item {
   static constexpr int kPanel = Simd::kVectors * kLanes;  // columns of a full register block
   static constexpr int kRowVectors = kBlockSize / kLanes;
   static constexpr int kRowsAhead = 8;  // queries asked for before they are packed
+  static constexpr bool kMatrixTiles = requires { Simd::kMatrixTiles; };
+  // What a product computes between two prefetches: rows and columns of sums, words of depth.
+  static constexpr int kStepRows = kMatrixTiles ? 32 : kRows;
+  static constexpr int kStepColumns = kMatrixTiles ? 32 : kPanel;
+  static constexpr int kStepDepth = kMatrixTiles ? 16 : kChunk;
+  static constexpr int kMostBlocks = kMatrixTiles ? 2 : 1;           // that a tile takes at a time
+  static constexpr std::int64_t kScores = kMostBlocks * kBlockSize;  // of a row
 
  public:
   explicit Item(const PrefillItem& item)
@@ -128,14 +137,17 @@ class Item {
     while (next >= 0) {
       const std::int64_t block = next;
       next = next_block(block + 1);
-      load_block(block);
+      if constexpr (!kMatrixTiles) load_block(block);
       int users = 0;
       for (int t = 0; t < item_.num_tiles; ++t) users += selects(t, block);
       plan_prefetch(next, users);
       for (int t = 0; t < item_.num_tiles; ++t)
-        if (selects(t, block)) step(t, block);
+        if (selects(t, block)) take(t, block);
     }
-    for (int t = 0; t < item_.num_tiles; ++t) finish_tile(t);
+    for (int t = 0; t < item_.num_tiles; ++t) {
+      if (waiting_[t] >= 0) step<1>(t, &waiting_[t]);
+      finish_tile(t);
+    }
   }
 
  private:
@@ -183,13 +195,13 @@ class Item {
   void plan_prefetch(std::int64_t next, int users) {
     prefetch_ = {};
     if (next < 0) return;
-    const std::int64_t groups = (kBlockSize + kRows - 1) / kRows;
-    const std::int64_t chunks = users * groups *
-                                (kBlockSize / kPanel * (words() / kChunk) +
-                                 dim_ / kPanel * (kBlockSize / Simd::kElementsPerWord / kChunk));
+    const std::int64_t groups = (kBlockSize + kStepRows - 1) / kStepRows;
+    const std::int64_t steps = users * groups *
+                               (kBlockSize / kStepColumns * (words() / kStepDepth) +
+                                dim_ / kStepColumns * (kBlockSize / Simd::kElementsPerWord / kStepDepth));
     prefetch_.next = tile_of(next);
     prefetch_.end = prefetch_.next + 2 * tile_bytes();
-    prefetch_.lines = chunks > 0 ? static_cast<int>((2 * tile_bytes() / 64 + chunks - 1) / chunks) : 0;
+    prefetch_.lines = steps > 0 ? static_cast<int>((2 * tile_bytes() / 64 + steps - 1) / steps) : 0;
   }
 
   void begin_tile(int t) {
@@ -198,6 +210,7 @@ class Item {
     for (std::int64_t i = 0; i < kBlockSize * dim_; ++i) scratch[place_.out + i] = 0;
     for (std::int64_t i = 0; i < kBlockSize * PrefillScratch::kSumLanes; ++i) scratch[place_.sum + i] = 0;
     for (std::int64_t i = 0; i < kBlockSize; ++i) scratch[place_.maximum + i] = -kInfinity;
+    waiting_[t] = -1;
     Word* packed = reinterpret_cast<Word*>(scratch + place_.q);
     const std::int64_t chunks = words() / kChunk;
     const std::int64_t stride = params_.num_heads * dim_;
@@ -238,18 +251,69 @@ class Item {
     }
   }
 
-  /// One key block of one tile.
-  void step(int t, std::int64_t block) {
+  /// A block that a tile selects: one at a time, or as one of two.
+  void take(int t, std::int64_t block) {
+    if constexpr (kMostBlocks == 1) {
+      step<1>(t, &block);
+    } else if (waiting_[t] < 0) {
+      waiting_[t] = block;
+    } else {
+      const std::int64_t blocks[2] = {waiting_[t], block};
+      step<2>(t, blocks);
+      waiting_[t] = -1;
+    }
+  }
+
+  /// The next kBlocks key blocks of one tile, in rising order.
+  template <int kBlocks>
+  void step(int t, const std::int64_t* blocks) {
     const PrefillTile& tile = item_.tiles[t];
     float* scratch = tile_scratch(t);
-    float* scores = scratch_ + place_.scores;
-    const bool diagonal = block == tile.block_row;
-    // The first query's last key in this block: row r sees keys 0..first_last + r.
+    const Word* q = reinterpret_cast<const Word*>(scratch + place_.q);
+    const bool diagonal = blocks[kBlocks - 1] == tile.block_row;
+    // The first query's last key in the last block: row r sees keys 0..first_last + r.
     const int first_last = diagonal ? static_cast<int>(tile.first_position % kBlockSize) : 64;
 
-    const Word* q = reinterpret_cast<const Word*>(scratch + place_.q);
-    for (int first = 0; first < tile.rows; first += kRows, q += kRows * words()) {
-      const int rows = tile.rows - first < kRows ? tile.rows - first : kRows;
+    if constexpr (kMatrixTiles)
+      for (int i = 0; i < kBlocks; ++i) score_tiles(tile.rows, q, blocks[i], i);
+    else
+      score_products(tile.rows, first_last, q);
+
+    if (diagonal)
+      softmax<kBlocks, true>(tile.rows, first_last, scratch, blocks);
+    else
+      softmax<kBlocks, false>(tile.rows, first_last, scratch, blocks);
+
+    if (params_.out == nullptr) return;
+    if constexpr (kMatrixTiles)
+      value_tiles<kBlocks>(tile.rows, blocks, scratch + place_.out);
+    else
+      value_products(tile.rows, first_last, scratch + place_.out);
+  }
+
+  /// Scores with all keys of a block, into the `index`-th 64 columns. Pages are what matrix tiles multiply.
+  void score_tiles(int rows, const Word* q, std::int64_t block, int index) {
+    const Word* k = reinterpret_cast<const Word*>(tile_of(block));
+    Simd::template product<false>(rows, kBlockSize, words(), q, words(), &k, 1, kBlockSize,
+                                  scratch_ + place_.scores + index * kBlockSize, kScores,
+                                  [this] { prefetch_.some(); });
+  }
+
+  /// Adds the probabilities of kBlocks blocks, which lie where their scores were, times the blocks' values.
+  template <int kBlocks>
+  void value_tiles(int rows, const std::int64_t* blocks, float* out) {
+    const Word* v[kBlocks];
+    for (int i = 0; i < kBlocks; ++i) v[i] = reinterpret_cast<const Word*>(tile_of(blocks[i]) + tile_bytes());
+    Simd::template product<true>(rows, dim_, kBlockSize / Simd::kElementsPerWord,
+                                 reinterpret_cast<const Word*>(scratch_ + place_.scores), kScores, v, kBlocks,
+                                 dim_, out, dim_, [this] { prefetch_.some(); });
+  }
+
+  /// Scores of the packed queries with the loaded block's keys, as far as the rows see them.
+  void score_products(int tile_rows, int first_last, const Word* q) {
+    float* scores = scratch_ + place_.scores;
+    for (int first = 0; first < tile_rows; first += kRows, q += kRows * words()) {
+      const int rows = tile_rows - first < kRows ? tile_rows - first : kRows;
       const int last = first_last + first + rows - 1;  // of the keys that the group's last row sees
       with_constant<kRows>(rows, [&]<int kCount>() {
         for (int column = 0; column < kBlockSize && column <= last; column += kPanel) {
@@ -261,22 +325,18 @@ class Item {
         }
       });
     }
+  }
 
-    float* maxima =
-        params_.pooled_target != nullptr ? scratch + place_.block_maxima + block * kBlockSize : nullptr;
-    if (diagonal)
-      softmax<true>(tile.rows, first_last, scratch, maxima);
-    else
-      softmax<false>(tile.rows, first_last, scratch, maxima);
-
-    if (params_.out == nullptr) return;
-    for (int first = 0; first < tile.rows; first += kRows) {
-      const int rows = tile.rows - first < kRows ? tile.rows - first : kRows;
+  /// Adds the probabilities, which lie where the scores were, times the loaded block's values.
+  void value_products(int tile_rows, int first_last, float* tile_out) {
+    const float* scores = scratch_ + place_.scores;
+    for (int first = 0; first < tile_rows; first += kRows) {
+      const int rows = tile_rows - first < kRows ? tile_rows - first : kRows;
       const int last = first_last + first + rows - 1;
       const std::int64_t keys = last < kBlockSize - 1 ? last + 1 : kBlockSize;
       const std::int64_t depth = (keys + Simd::kElementsPerWord - 1) / Simd::kElementsPerWord;
       const Word* p = reinterpret_cast<const Word*>(scores + first * kBlockSize);
-      float* out = scratch + place_.out + first * dim_;
+      float* out = tile_out + first * dim_;
       with_constant<kRows>(rows, [&]<int kCount>() {
         std::int64_t column = 0;
         for (; column + kPanel <= dim_; column += kPanel)
@@ -289,22 +349,32 @@ class Item {
   }
 
   /// Scores to probabilities in place; moves maxima, sums and outputs where a row's maximum grew.
-  template <bool kDiagonal>
-  void softmax(int rows, int first_last, float* scratch, float* block_maxima) {
+  template <int kBlocks, bool kDiagonal>
+  void softmax(int rows, int first_last, float* scratch, const std::int64_t* blocks) {
+    constexpr int kVectors = kBlocks * kRowVectors;
     float* scores = scratch_ + place_.scores;
     const Float scale = Simd::set(scale_);
-    for (int r = 0; r < rows; ++r, scores += kBlockSize) {
-      Float x[kRowVectors];
+    const bool keep_maxima = params_.pooled_target != nullptr;
+    const int last_column = (kBlocks - 1) * static_cast<int>(kBlockSize) + first_last;  // of the first row
+    for (int r = 0; r < rows; ++r, scores += kScores) {
+      Float x[kVectors];
 #pragma GCC unroll 16
-      for (int v = 0; v < kRowVectors; ++v) {
+      for (int v = 0; v < kVectors; ++v) {
         x[v] = Simd::load(scores + v * kLanes);
-        if (kDiagonal) x[v] = Simd::replace_after(x[v], first_last + r - v * kLanes, -kInfinity);
+        if (kDiagonal) x[v] = Simd::replace_after(x[v], last_column + r - v * kLanes, -kInfinity);
       }
       Float most = x[0];
+#pragma GCC unroll 2
+      for (int i = 0; i < kBlocks; ++i) {
+        Float most_of_block = x[i * kRowVectors];
 #pragma GCC unroll 16
-      for (int v = 1; v < kRowVectors; ++v) most = Simd::max(most, x[v]);
-      most = Simd::multiply(most, scale);
-      if (block_maxima != nullptr) block_maxima[r] = Simd::reduce_max(most);
+        for (int v = 1; v < kRowVectors; ++v)
+          most_of_block = Simd::max(most_of_block, x[i * kRowVectors + v]);
+        most_of_block = Simd::multiply(most_of_block, scale);
+        if (keep_maxima)
+          scratch[place_.block_maxima + blocks[i] * kBlockSize + r] = Simd::reduce_max(most_of_block);
+        most = i == 0 ? most_of_block : Simd::max(most, most_of_block);
+      }
       float& maximum = scratch[place_.maximum + r];
       float* sums = scratch + place_.sum + r * PrefillScratch::kSumLanes;
       if (Simd::any_greater(most, Simd::set(maximum + kSlack))) [[unlikely]] {
@@ -319,9 +389,9 @@ class Item {
       const Float reference = Simd::set(-maximum);
       Float sum = Simd::load(sums);
 #pragma GCC unroll 16
-      for (int v = 0; v < kRowVectors; ++v) {
+      for (int v = 0; v < kVectors; ++v) {
         x[v] = Simd::exp2(Simd::fma(x[v], scale, reference));
-        if (kDiagonal) x[v] = Simd::replace_after(x[v], first_last + r - v * kLanes, 0);
+        if (kDiagonal) x[v] = Simd::replace_after(x[v], last_column + r - v * kLanes, 0);
         sum = Simd::add(sum, x[v]);
       }
       Simd::store(sums, sum);
@@ -380,6 +450,7 @@ class Item {
   const Word* k_ = nullptr;
   const Word* v_ = nullptr;
   Prefetch<Simd> prefetch_;
+  std::int64_t waiting_[kMaxTiles];  // the block with which a tile waits for another, or -1
 };
 
 }  // namespace seer::cpu::prefill

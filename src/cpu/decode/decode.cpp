@@ -28,6 +28,7 @@ const DecodeKernels& choose_kernels(CpuIsa isa) {
       return kDecodeKernelsAvx2;
     case CpuIsa::kAvx512:
     case CpuIsa::kAvx512Bf16:
+    case CpuIsa::kAmxBf16:
       break;
   }
   return kDecodeKernelsAvx512;

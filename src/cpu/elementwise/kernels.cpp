@@ -10,6 +10,7 @@ const ElementwiseKernels& elementwise_kernels(CpuIsa isa) {
       return kElementwiseKernelsAvx2;
     case CpuIsa::kAvx512:
     case CpuIsa::kAvx512Bf16:
+    case CpuIsa::kAmxBf16:
       break;
   }
   return kElementwiseKernelsAvx512;

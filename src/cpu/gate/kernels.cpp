@@ -10,6 +10,7 @@ const GateKernels& gate_kernels(CpuIsa isa) {
       return kGateKernelsAvx2;
     case CpuIsa::kAvx512:
     case CpuIsa::kAvx512Bf16:
+    case CpuIsa::kAmxBf16:
       break;
   }
   return kGateKernelsAvx512;

@@ -10,6 +10,7 @@ const LinearKernels& linear_kernels(CpuIsa isa) {
       return kLinearKernelsAvx2;
     case CpuIsa::kAvx512:
     case CpuIsa::kAvx512Bf16:
+    case CpuIsa::kAmxBf16:
       break;
   }
   return kLinearKernelsAvx512;

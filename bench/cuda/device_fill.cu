@@ -1,11 +1,13 @@
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 
-#include "fill.h"
+#include "device_fill.h"
 
 namespace seer::cuda {
 namespace {
 
-__global__ void fill_kernel(__nv_bfloat16* values, std::int64_t count, std::uint64_t seed) {
+template <class T>
+__global__ void fill_kernel(T* values, std::int64_t count, std::uint64_t seed) {
   const std::int64_t stride = static_cast<std::int64_t>(gridDim.x) * blockDim.x;
   for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count;
        i += stride) {
@@ -15,7 +17,7 @@ __global__ void fill_kernel(__nv_bfloat16* values, std::int64_t count, std::uint
     x ^= x >> 31;
     const float u = (static_cast<float>(x >> 40) + 1) * 0x1p-24f;
     const float angle = static_cast<float>(x & 0xffffff) * 0x1p-23f;
-    values[i] = __float2bfloat16(sqrtf(-2 * logf(u)) * cospif(angle));
+    values[i] = static_cast<T>(sqrtf(-2 * logf(u)) * cospif(angle));
   }
 }
 
@@ -37,8 +39,12 @@ void hash_words(const std::uint32_t* words, std::int64_t count, std::uint64_t* s
   hash_kernel<<<1024, 256>>>(words, count, reinterpret_cast<unsigned long long*>(sum));
 }
 
-void fill_normal_bf16(std::uint16_t* values, std::int64_t count, std::uint64_t seed) {
-  fill_kernel<<<1024, 256>>>(reinterpret_cast<__nv_bfloat16*>(values), count, seed);
+void fill_normal(DType dtype, void* values, std::int64_t count, std::uint64_t seed) {
+  if (dtype == DType::kBF16) {
+    fill_kernel<<<1024, 256>>>(static_cast<__nv_bfloat16*>(values), count, seed);
+  } else {
+    fill_kernel<<<1024, 256>>>(static_cast<__half*>(values), count, seed);
+  }
 }
 
 }  // namespace seer::cuda

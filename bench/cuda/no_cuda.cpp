@@ -1,0 +1,17 @@
+// The benchmarks' place in a build without CUDA.
+#include "attention_bench.h"
+#include "core/check.h"
+
+namespace seer::cuda {
+
+DeviceRoof device_roof() { return {}; }
+
+void bench_attention_prefill(const AttentionBenchOptions&, const AttentionReport&) {
+  fail("bench attention: this program was built without CUDA");
+}
+
+void bench_attention_decode(const AttentionBenchOptions&, const AttentionReport&) {
+  fail("bench attention: this program was built without CUDA");
+}
+
+}  // namespace seer::cuda

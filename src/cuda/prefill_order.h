@@ -1,0 +1,42 @@
+// The order in which prefill attention's items are worked on. Results do not depend on it.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+namespace seer::cuda {
+
+/// What a section's keys and values may take of L2: what one KV head takes at 32k tokens and head dimension
+/// 128, which was measured to be reused well.
+inline constexpr int kSectionBytes = 16 << 20;
+
+/// KV heads of a section: as many as fit, at least one.
+constexpr int section_heads(int keys, int head_dim, int num_kv_heads) {
+  const int tokens = kSectionBytes / (2 * 2 * head_dim);  // of one KV head, in types of two bytes
+  return std::clamp(tokens / std::max(keys, 1), 1, num_kv_heads);
+}
+
+/// An item of one sequence: row block `rows - 1 - rank` of query heads head_set * tiles ... of a KV head's
+/// group.
+struct PrefillPlace {
+  int rank;
+  int kv_head;
+  int head_set;
+};
+
+/// Item `number` of a sequence, of num_kv_heads * rows * head_sets: by sections of KV heads, whose keys stay
+/// in L2; in a section the last rows first, which may have the most blocks; so a row that takes long starts
+/// early.
+constexpr PrefillPlace prefill_place(int number, int rows, int head_sets, int num_kv_heads,
+                                     int section_heads) {
+  const int section_items = rows * head_sets * section_heads;
+  const int section = number / section_items;
+  const int first_head = section * section_heads;
+  const int row_items = std::min(section_heads, num_kv_heads - first_head) * head_sets;
+  const int within = number - section * section_items;
+  const int rank = within / row_items;
+  const int set = within - rank * row_items;
+  return {rank, first_head + set / head_sets, set % head_sets};
+}
+
+}  // namespace seer::cuda
