@@ -70,6 +70,7 @@ struct KernelRecord {
   std::string op;    // "prefill" or "decode"
   std::string peer;  // empty: this project's kernel
   std::string device;
+  std::string shape;  // "32 heads, 8 KV heads of 128, bf16"
   std::string mask;
   std::int64_t length = 0;
   double density = 0;

@@ -66,8 +66,8 @@ std::string report_csv(const std::vector<ReportRun>& runs) {
     for (const KernelRecord& record : run.kernels)
       append(run.name,
              {"kernel",
-              fmt::format("{} {}, {} mask, {}", record.op, record.peer.empty() ? "seer" : record.peer,
-                          record.mask, record.device),
+              fmt::format("{} {}, {} mask, {}, {}", record.op, record.peer.empty() ? "seer" : record.peer,
+                          record.mask, record.shape, record.device),
               record.length, ReportSetting(), record.density, "milliseconds", record.ms, 1},
              text);
   }

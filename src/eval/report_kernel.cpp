@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <tuple>
 
 #include "eval/paper_results.h"
 #include "eval/report_grid.h"
@@ -27,11 +28,11 @@ struct Point {
   double ms = 0;
 };
 
-std::vector<Point> points_of(const Records& records, const std::string& device, const std::string& peer) {
+std::vector<Point> points_of(const Records& records, const std::string& peer) {
   std::vector<Point> points;
   std::vector<std::vector<double>> times;
   for (const KernelRecord& record : records) {
-    if (record.op != "prefill" || record.device != device || record.peer != peer) continue;
+    if (record.op != "prefill" || record.peer != peer) continue;
     const auto same = std::find_if(points.begin(), points.end(), [&](const Point& point) {
       return point.length == record.length && point.mask == record.mask &&
              std::abs(point.density - record.density) < 5e-5;
@@ -80,32 +81,40 @@ ChartSeries paper_line(std::int64_t length) {
   return line;
 }
 
-void add_device(const Records& records, const std::string& device, ReportPage& page) {
-  const std::vector<Point> own = points_of(records, device, ""), flash = points_of(records, device, "flash"),
-                           cudnn = points_of(records, device, "cudnn");
+/// Records of one device and one shape of heads.
+void add_setup(const Records& records, ReportPage& page) {
+  const std::vector<Point> own = points_of(records, ""), flash = points_of(records, "flash"),
+                           cudnn = points_of(records, "cudnn");
   if (own.empty()) return;
-  page.heading(3, fmt::format("Prefill attention on {}", device));
-  std::vector<std::vector<ChartSeries>> charts;
+  page.heading(3, fmt::format("Prefill attention on {}: {}", records.front().device, records.front().shape));
+  struct Chart {
+    std::int64_t length;
+    std::vector<ChartSeries> series;
+  };
+  std::vector<Chart> charts;
   Range speed;
   speed.add(1);
   for (const std::int64_t length : lengths_of(own)) {
-    std::vector<ChartSeries>& series = charts.emplace_back();
+    Chart chart{.length = length};
     for (ChartSeries line : {speed_up(own, flash, length, "over FlashAttention-2 dense", "s0"),
-                             speed_up(own, cudnn, length, "over cuDNN dense", "s1"), paper_line(length)}) {
+                             speed_up(own, cudnn, length, "over cuDNN dense", "s1")})
+      if (!line.points.empty()) chart.series.push_back(std::move(line));
+    if (chart.series.empty()) continue;
+    if (ChartSeries line = paper_line(length); !line.points.empty()) chart.series.push_back(std::move(line));
+    for (const ChartSeries& line : chart.series)
       for (const ChartPoint& point : line.points) speed.add(point.y);
-      if (!line.points.empty()) series.push_back(std::move(line));
-    }
-    ChartSeries ideal{.name = "1 / density", .style = "ideal"};
-    for (const double sparsity : {0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9})
-      if (1 / (1 - sparsity) <= speed.high) ideal.points.push_back({sparsity, 1 / (1 - sparsity), ""});
-    series.insert(series.begin(), std::move(ideal));
+    charts.push_back(std::move(chart));
   }
   std::vector<ChartSeries> keys;
   std::string svg;
-  for (std::size_t i = 0; i < charts.size(); ++i) {
-    for (const ChartSeries& line : charts[i]) add_key(keys, line);
-    svg += svg_chart(fmt::format("{} tokens", lengths_of(own)[i]), linear_axis("sparsity", 0, 0.95),
-                     log_axis("speed-up", 0.9 * std::min(speed.low, 1.0), speed.high * 1.1), charts[i]);
+  for (Chart& chart : charts) {
+    ChartSeries ideal{.name = "1 / density", .style = "ideal"};
+    for (const double sparsity : {0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9})
+      if (1 / (1 - sparsity) <= speed.high) ideal.points.push_back({sparsity, 1 / (1 - sparsity), ""});
+    chart.series.insert(chart.series.begin(), std::move(ideal));
+    for (const ChartSeries& line : chart.series) add_key(keys, line);
+    svg += svg_chart(fmt::format("{} tokens", chart.length), linear_axis("sparsity", 0, 0.95),
+                     log_axis("speed-up", 0.9 * std::min(speed.low, 1.0), speed.high * 1.1), chart.series);
   }
   page.figure(
       keys, svg,
@@ -120,7 +129,7 @@ void add_device(const Records& records, const std::string& device, ReportPage& p
     };
     const double best = dense_ms(cudnn, point.length);
     table.rows.push_back(
-        {.name = point.mask,
+        {.name = point.mask.substr(point.mask.rfind('/') + 1),
          .cells = {{std::to_string(point.length)},
                    {fmt::format("{:.4f}", point.density)},
                    {fmt::format("{:.3f}", point.ms)},
@@ -135,11 +144,17 @@ void add_device(const Records& records, const std::string& device, ReportPage& p
 }  // namespace
 
 void add_kernel_section(const ReportRun& run, ReportPage& page) {
-  std::vector<std::string> devices;
-  for (const KernelRecord& record : run.kernels)
-    if (std::find(devices.begin(), devices.end(), record.device) == devices.end())
-      devices.push_back(record.device);
-  for (const std::string& device : devices) add_device(run.kernels, device, page);
+  std::vector<Records> setups;
+  for (const KernelRecord& record : run.kernels) {
+    const auto same = std::find_if(setups.begin(), setups.end(), [&](const Records& setup) {
+      return setup.front().device == record.device && setup.front().shape == record.shape;
+    });
+    if (same == setups.end())
+      setups.push_back({record});
+    else
+      same->push_back(record);
+  }
+  for (const Records& setup : setups) add_setup(setup, page);
 }
 
 }  // namespace seer

@@ -143,6 +143,8 @@ KernelRecord kernel_record(const RowFields& fields) {
   return {.op = fields.text("op"),
           .peer = fields.has("peer") ? fields.text("peer") : std::string(),
           .device = fields.text("device"),
+          .shape = fmt::format("{} heads, {} KV heads of {}, {}", fields.count("heads"),
+                               fields.count("kv_heads"), fields.count("dim"), fields.text("dtype")),
           .mask = fields.text("mask"),
           .length = static_cast<std::int64_t>(fields.positive("length")),
           .density = fields.positive("density"),
@@ -151,6 +153,9 @@ KernelRecord kernel_record(const RowFields& fields) {
 
 void add_row(const RowFields& fields, const std::string& label, ReportRun& run) {
   if (fields.has("op")) {
+    // A peer that could not run leaves a record of its error; heads that do not share tiles are an
+    // experiment.
+    if (fields.text("op") == "error" || (fields.has("sharing") && fields.text("sharing") != "auto")) return;
     run.kernels.push_back(kernel_record(fields));
   } else if (fields.has("head_density")) {
     run.inspections.push_back(inspect_row(fields));

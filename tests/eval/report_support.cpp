@@ -114,9 +114,9 @@ json inspect_rows() {
 
 json kernel_records() {
   json records = json::array();
-  const auto add = [&](const char* peer, const char* mask, double density, double ms) {
-    json record{{"op", "prefill"}, {"device", "GPU"},    {"length", 8192},
-                {"mask", mask},    {"density", density}, {"ms", ms}};
+  const auto add = [&](const char* peer, const char* mask, double density, double ms, int heads = 32) {
+    json record{{"op", "prefill"}, {"device", "GPU"}, {"length", 8192}, {"heads", heads},     {"kv_heads", 8},
+                {"dim", 128},      {"dtype", "bf16"}, {"mask", mask},   {"density", density}, {"ms", ms}};
     if (*peer != '\0') record["peer"] = peer;
     records.push_back(record);
   };
@@ -126,7 +126,9 @@ json kernel_records() {
   add("", "dense", 1, 1.0);
   add("", "random", 0.5, 0.5);
   add("", "random", 0.1, 0.125);
-  add("", "sink_local", 0.1, 0.1);
+  add("", "saved:masks/layer_00.mask", 0.1, 0.1);
+  add("", "random", 0.1, 0.05, 8);
+  records.push_back({{"op", "error"}, {"peer", "flex"}, {"device", "GPU"}});
   return records;
 }
 

@@ -61,6 +61,11 @@ TEST_F(ReportTest, KernelsAgainstDensePeersAndPaper) {
   // The median of cuDNN's two times is 1 ms.
   EXPECT_NE(markdown.find("| random | 8192 | 0.1000 | 0.125 | 8.00 x | 16.00 x | 0.80 |"), std::string::npos)
       << markdown;
+  EXPECT_NE(markdown.find("### Prefill attention on GPU: 32 heads, 8 KV heads of 128, bf16"),
+            std::string::npos);
+  EXPECT_NE(markdown.find("| layer_00.mask | 8192 | 0.1000 | 0.100 | 10.00 x |"), std::string::npos);
+  // Another shape of heads has no dense peer.
+  EXPECT_NE(markdown.find("| random | 8192 | 0.1000 | 0.050 | - | - | - |"), std::string::npos);
   const std::string html = report_html({read()});
   EXPECT_NE(html.find("paper: sparsity 0.9, 4.15 x"), std::string::npos);
   EXPECT_EQ(html.find("points=\"\""), std::string::npos);
