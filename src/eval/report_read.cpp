@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -216,9 +217,11 @@ bool belongs(const Json& sample, const Json& rows) {
   });
 }
 
-/// RULER's samples with one needle at a known depth; a run that was interrupted may leave half a line.
+/// RULER's samples with one needle at a known depth. Of a sample that another build of the program computed
+/// again the last line counts; a run that was interrupted may leave half a line.
 void read_needles(const std::string& file, const Json& rows, ReportRun& run) {
   std::istringstream lines(read_file(file));
+  std::map<std::string, std::size_t> known;  // index in run.needles
   std::int64_t number = 0;
   for (std::string line; std::getline(lines, line) && !lines.eof();) {
     const Json sample = Json::parse(line, nullptr, /*allow_exceptions=*/false);
@@ -227,8 +230,13 @@ void read_needles(const std::string& file, const Json& rows, ReportRun& run) {
     NeedleSample needle{setting_of(fields)};
     needle.length = static_cast<std::int64_t>(fields.positive("length"));
     needle.depth = fields.number("depth");
-    needle.score = 100 * fields.at_least_0("score");
-    run.needles.push_back(std::move(needle));
+    needle.score = fields.at_least_0("score");
+    const std::string name = fmt::format("{} {} {} {}", fields.text("task"), needle.length,
+                                         fields.get("id").dump(), needle.label());
+    if (const auto [place, is_new] = known.emplace(name, run.needles.size()); is_new)
+      run.needles.push_back(std::move(needle));
+    else
+      run.needles[place->second] = std::move(needle);
   }
 }
 

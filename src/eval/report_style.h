@@ -36,7 +36,7 @@ td strong::before { content: "\2605\a0"; font-size: .8em; }
 .facts th, .facts td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 figure { margin: .5rem 0 1.5rem; }
 .charts { display: grid; gap: 1rem 1.5rem; grid-template-columns: repeat(auto-fit, minmax(19rem, 1fr)); }
-.charts > svg { width: 100%; max-width: 34rem; height: auto; }
+.charts > svg { width: 100%; max-width: 27rem; height: auto; }
 .maps { display: flex; flex-wrap: wrap; gap: 1rem 2rem; align-items: flex-start; }
 .heat { max-width: 100%; height: auto; }
 .legend { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; margin: .25rem 0 .5rem; font-size: .9rem; }

@@ -44,7 +44,9 @@ std::optional<std::size_t> best_setting(const std::vector<TaskMeans>& means) {
     const TaskMeans& candidate = means[i];
     if (candidate.setting.is_dense() || candidate.setting.selector == "oracle" || !candidate.score) continue;
     ++rivals;
-    if (!best || *candidate.score > *means[*best].score) best = i;
+    if (!best || *candidate.score > *means[*best].score ||
+        (*candidate.score == *means[*best].score && candidate.density < means[*best].density))
+      best = i;
   }
   return rivals > 1 ? best : std::nullopt;
 }
@@ -61,7 +63,7 @@ void add_score_figure(const std::vector<std::pair<std::string, std::vector<TaskM
   }
   if (density.high < density.low) return;  // dense only
   const double right = std::min(1.0, density.high * 1.06);
-  const double margin = std::max(1.0, (score.high - score.low) * 0.08);
+  const double margin = std::max(5.0, (score.high - score.low) * 0.08);
   std::vector<ChartSeries> keys;
   std::string charts;
   for (const auto& [title, means] : groups) {

@@ -29,10 +29,11 @@ std::string svg_heat_map(const HeatMap& map) {
   const double left =
       static_cast<double>(std::max(longest(map.rows), map.row_label.size())) * kCharacter + 14;
   const auto columns = static_cast<double>(map.columns.size());
-  const double width =
-      std::max(left + columns * cell_width,
-               static_cast<double>(std::max(map.title.size(), map.column_label.size() + 10)) * 7.6) +
-      8;
+  constexpr double kTitleCharacter = 8;
+  const double width = std::max({left + columns * cell_width,
+                                 left + 4 + static_cast<double>(map.column_label.size()) * kCharacter,
+                                 static_cast<double>(map.title.size()) * kTitleCharacter}) +
+                       8;
   const double height = kTop + static_cast<double>(map.rows.size()) * kCellHeight + kBottom;
 
   std::string svg;

@@ -111,6 +111,9 @@ TEST_F(BrowserTest, ReportInWideAndNarrowWindowsLightAndDark) {
   EXPECT_NE(wide.find("rgb(255, 255, 255)"), std::string::npos) << wide;
   EXPECT_EQ(wide.find("[check 0 marks"), std::string::npos);
   open(html, 700);
+  nlohmann::json one_length = ruler_rows();
+  one_length.erase(one_length.begin() + 9, one_length.end());
+  open(report_html({write_and_read(one_length, "ruler.json")}), 1250);
   const std::string dark = open(html, 1250, "--blink-settings=preferredColorScheme=0");
   EXPECT_NE(dark.find("rgb(20, 23, 26)"), std::string::npos) << dark;
 }

@@ -1,5 +1,7 @@
 #include "report_support.h"
 
+#include <fmt/format.h>
+
 #include <fstream>
 #include <regex>
 
@@ -76,13 +78,16 @@ json ruler_rows() {
 
 std::string needle_lines() {
   std::string lines;
-  for (const std::int64_t length : {4096, 8192})
-    for (const double depth : {0.0, 50.0, 100.0})
-      lines += json{{"key", "k"},         {"task", "niah_single_1"}, {"length", length},
-                    {"selector", "gate"}, {"rule", "threshold"},     {"value", 5e-4},
-                    {"depth", depth},     {"score", 1 - depth / 100}}
-                   .dump() +
-               "\n";
+  for (const std::int64_t length : {4096, 8192}) {
+    for (const double depth : {0.0, 50.0, 100.0}) {
+      const json line{{"key", "k"},       {"task", "niah_single_1"}, {"id", fmt::format("{}", depth)},
+                      {"length", length}, {"selector", "gate"},      {"rule", "threshold"},
+                      {"value", 5e-4},    {"depth", depth},          {"score", 100 - depth}};
+      json old = line;  // of an earlier build
+      old["score"] = 7;
+      lines += old.dump() + "\n" + line.dump() + "\n";
+    }
+  }
   return lines + json{{"key", "k"}, {"task", "cwe"}, {"selector", "gate"}}.dump() + "\n";
 }
 
