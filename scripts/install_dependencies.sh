@@ -3,7 +3,7 @@
 # command and stops. Further packages may be named as arguments.
 set -eu
 packages="g++ cmake ninja-build ccache pkg-config libfmt-dev nlohmann-json3-dev libcli11-dev libpcre2-dev
-libutf8proc-dev libdnnl-dev libgtest-dev $*"
+libutf8proc-dev libdnnl-dev libpng-dev libgtest-dev $*"
 missing=""
 for package in $packages; do
   dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q "install ok installed" || missing="$missing $package"

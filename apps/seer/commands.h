@@ -15,6 +15,8 @@ void add_calibrate(CLI::App& parent);
 void add_eval_ppl(CLI::App& parent);
 void add_eval_longbench(CLI::App& parent);
 void add_eval_ruler(CLI::App& parent);
+void add_eval_run(CLI::App& parent);
+void add_inspect(CLI::App& parent);
 void add_report(CLI::App& parent);
 void add_bench_attention(CLI::App& bench);
 void add_bench_model(CLI::App& bench);

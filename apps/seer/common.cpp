@@ -234,6 +234,27 @@ std::vector<std::int32_t> read_ids(const std::string& path) {
   return ids;
 }
 
+void TextFlags::check() const {
+  SEER_CHECK(text_file.empty() != ids_file.empty(), "expected one of --text-file and --ids, found {}",
+             text_file.empty() ? "none" : "both");
+}
+
+std::vector<std::int32_t> TextFlags::read(const std::string& model_folder) const {
+  if (!ids_file.empty()) return read_ids(ids_file);
+  const std::string text = read_file(text_file);
+  SEER_CHECK(!text.empty(), "{}: expected a text, found an empty file", text_file);
+  check_utf8(text, text_file);
+  return Tokenizer::load(model_folder).encode(text, !without_special);
+}
+
+void add_text_flags(CLI::App& command, TextFlags& flags) {
+  command.add_option("--text-file", flags.text_file, "the text");
+  command.add_option("--ids", flags.ids_file,
+                     "the text as ids: a text file of integers, or safetensors `input_ids`");
+  command.add_flag("--no-special-tokens", flags.without_special,
+                   "leave out the start token that the tokenizer adds");
+}
+
 std::string command_line() {
   std::ifstream file("/proc/self/cmdline", std::ios::binary);
   std::string text{std::istreambuf_iterator<char>(file), {}};

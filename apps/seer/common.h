@@ -82,5 +82,17 @@ std::vector<std::int32_t> parse_ids(std::string_view text, const std::string& la
 /// An ids file: text as above, or safetensors with a tensor `input_ids` (I32 or I64).
 std::vector<std::int32_t> read_ids(const std::string& path);
 
+/// One text as the command line gives it: --text-file or --ids, and --no-special-tokens.
+struct TextFlags {
+  std::string text_file, ids_file;
+  bool without_special = false;
+
+  void check() const;  ///< throws Error unless one of the two files is named
+  const std::string& path() const { return text_file.empty() ? ids_file : text_file; }
+  /// Token ids; a text is encoded by the tokenizer of `model_folder`.
+  std::vector<std::int32_t> read(const std::string& model_folder) const;
+};
+void add_text_flags(CLI::App& command, TextFlags& flags);
+
 /// The command line as it was typed, for records of results.
 std::string command_line();

@@ -70,6 +70,8 @@ int main(int argc, char** argv) {
   add_eval_ppl(eval);
   add_eval_longbench(eval);
   add_eval_ruler(eval);
+  add_eval_run(eval);
+  add_inspect(app);
   add_report(app);
   CLI::App& bench = *app.add_subcommand("bench", "Benchmarks");
   need_subcommand(bench);

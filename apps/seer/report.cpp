@@ -20,7 +20,8 @@ struct Flags {
 
 void report(const Flags& flags) {
   std::vector<ReportRun> runs;
-  for (const std::string& path : flags.results) runs.push_back(read_report_run(path));
+  for (const std::string& path : flags.results)
+    for (ReportRun& run : read_report_runs(path)) runs.push_back(std::move(run));
   if (!flags.html.empty()) write_file_atomically(flags.html, report_html(runs));
   if (!flags.markdown.empty()) write_file_atomically(flags.markdown, report_markdown(runs));
   if (!flags.csv.empty()) write_file_atomically(flags.csv, report_csv(runs));
@@ -33,7 +34,11 @@ void report(const Flags& flags) {
 void add_report(CLI::App& parent) {
   auto flags = std::make_shared<Flags>();
   CLI::App& command = *parent.add_subcommand("report", "Tables and figures from results");
-  command.add_option("RESULTS", flags->results, "folders that seer eval wrote, or files of rows")->required();
+  command
+      .add_option("RESULTS", flags->results,
+                  "folders that seer eval wrote, or files of rows of seer eval, seer inspect --json and the "
+                  "attention benchmark")
+      ->required();
   command.add_option("--out", flags->html, "web page with figures");
   command.add_option("--markdown", flags->markdown, "tables as Markdown (default: to standard output)");
   command.add_option("--csv", flags->csv, "one line per row");

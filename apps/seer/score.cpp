@@ -23,18 +23,10 @@ struct Flags {
   ModelFlags model;
   SparsityFlags sparsity;
   std::uint64_t seed = 0;
-  std::string text_file, ids_file, logits_file;
-  bool without_special = false;
+  TextFlags text;
+  std::string logits_file;
   bool json = false;
 };
-
-std::vector<std::int32_t> read_tokens(const Flags& flags, const std::string& folder) {
-  if (!flags.ids_file.empty()) return read_ids(flags.ids_file);
-  const std::string text = read_file(flags.text_file);
-  SEER_CHECK(!text.empty(), "{}: expected a text, found an empty file", flags.text_file);
-  check_utf8(text, flags.text_file);
-  return Tokenizer::load(folder).encode(text, !flags.without_special);
-}
 
 /// Token texts as one line shows them.
 std::string shown(const Tokenizer& tokenizer, std::int32_t id) {
@@ -44,14 +36,11 @@ std::string shown(const Tokenizer& tokenizer, std::int32_t id) {
 }
 
 void score(const Flags& flags) {
-  SEER_CHECK(flags.text_file.empty() != flags.ids_file.empty(),
-             "score: expected one of --text-file and --ids, found {}",
-             flags.text_file.empty() ? "none" : "both");
+  flags.text.check();
   const LoadedModel model = load_model(flags.model);
-  const std::vector<std::int32_t> tokens = read_tokens(flags, model.folder);
+  const std::vector<std::int32_t> tokens = flags.text.read(model.folder);
   const auto count = static_cast<std::int64_t>(tokens.size());
-  SEER_CHECK(count >= 2, "{}: expected at least two tokens, found {}",
-             flags.text_file.empty() ? flags.ids_file : flags.text_file, count);
+  SEER_CHECK(count >= 2, "{}: expected at least two tokens, found {}", flags.text.path(), count);
   const ChosenSelector chosen = choose_selector(flags.sparsity, flags.model, model.config, flags.seed);
 
   const std::int64_t vocab = model.config.vocab_size;
@@ -90,7 +79,7 @@ void score(const Flags& flags) {
                            .dump());
     return;
   }
-  const bool has_tokenizer = !flags.text_file.empty();
+  const bool has_tokenizer = !flags.text.text_file.empty();
   std::unique_ptr<Tokenizer> tokenizer;
   if (has_tokenizer) tokenizer = std::make_unique<Tokenizer>(Tokenizer::load(model.folder));
   fmt::print("position\tid\tlogprob\t{}\n", has_tokenizer ? "token" : "");
@@ -108,13 +97,9 @@ void add_score(CLI::App& parent) {
   CLI::App& command =
       *parent.add_subcommand("score", "Log-probability of every token of a text, and its perplexity");
   add_model_argument(command, flags->model);
-  command.add_option("--text-file", flags->text_file, "text to score");
-  command.add_option("--ids", flags->ids_file,
-                     "ids to score: a text file of integers, or safetensors `input_ids`");
+  add_text_flags(command, flags->text);
   command.add_option("--logits", flags->logits_file,
                      "write logits float32 [tokens, vocab] to this safetensors file");
-  command.add_flag("--no-special-tokens", flags->without_special,
-                   "leave out the start token that the tokenizer adds");
   add_gate_flag(command, flags->model);
   add_sparsity_flags(command, flags->sparsity);
   add_seed_flag(command, flags->seed);

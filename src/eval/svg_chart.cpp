@@ -15,6 +15,8 @@ constexpr double kLeft = 72, kRight = 14, kTop = 34, kBottom = 46;
 
 /// A marker of about 8 units around (x, y); the shape tells series apart without colour.
 std::string marker(std::string_view style, double x, double y) {
+  if (style == "paper")
+    return fmt::format(R"(<path class="mark paper" d="M{:.1f} {:.1f}h7v7h-7z"/>)", x - 3.5, y - 3.5);
   const int shape = style.size() == 2 ? style[1] - '0' : 0;
   switch (shape % 4) {
     case 1:

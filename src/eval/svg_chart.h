@@ -1,4 +1,4 @@
-// Small line charts as inline SVG for a page that carries its own style sheet (report.cpp).
+// Small line charts as inline SVG for a page that carries its own style sheet (report_style.h).
 #pragma once
 
 #include <functional>
@@ -16,7 +16,8 @@ struct ChartPoint {
 
 struct ChartSeries {
   std::string name;
-  /// Colour class "s0", "s1", ... or "ideal" (dashed, no markers); markers differ by series as well.
+  /// Colour class "s0", "s1", ..., "ideal" (dashed, no markers) or "paper" (dotted, hollow markers); markers
+  /// differ by series as well.
   std::string style;
   std::vector<ChartPoint> points;  // in the order in which they are joined
 };
