@@ -27,8 +27,8 @@ int report_error(std::string text, int exit_code) {
 }
 
 /// GNU OpenMP's threads spin for milliseconds at a barrier: where other programs hold the cores, each barrier
-/// then takes that long (docs/kernels/cpu_decode.md). Its limit is read from the environment before main(), so
-/// the program starts itself once more with one.
+/// then takes that long (docs/kernels/cpu_decode.md). Its limit is read from the environment before main(),
+/// so the program starts itself once more with one.
 void limit_spinning(char** argv) {
   if (std::getenv("GOMP_SPINCOUNT") != nullptr || std::getenv("OMP_WAIT_POLICY") != nullptr) return;
   std::error_code error;
