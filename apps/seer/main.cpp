@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <new>
 #include <string>
 
@@ -26,11 +27,13 @@ int report_error(std::string text, int exit_code) {
 }
 
 /// GNU OpenMP's threads spin for milliseconds at a barrier: where other programs hold the cores, each barrier
-/// then takes that long (docs/kernels/cpu_decode.md). Its limit is read from the environment before main(), so
-/// the program starts itself once more with one.
+/// then takes that long (docs/kernels/cpu_decode.md). Its limit is read from the environment before main(),
+/// so the program starts itself once more with one.
 void limit_spinning(char** argv) {
   if (std::getenv("GOMP_SPINCOUNT") != nullptr || std::getenv("OMP_WAIT_POLICY") != nullptr) return;
-  if (setenv("GOMP_SPINCOUNT", "3000", 1) == 0) execv("/proc/self/exe", argv);
+  std::error_code error;
+  const std::string program = std::filesystem::read_symlink("/proc/self/exe", error).string();
+  if (!error && setenv("GOMP_SPINCOUNT", "3000", 1) == 0) execv(program.c_str(), argv);
 }
 
 /// Asks for a subcommand once the whole command line is read, so that an unknown word is named instead.

@@ -159,7 +159,7 @@ __device__ __forceinline__ void plan_items(const PrefillArguments& arg,
       const int keys = __ldg(arg.cu_seqlens_k + item.sequence + 1) - item.first_key;
       const PrefillPlace place =
           prefill_place(number - item.sequence * sequence_items, arg.max_rows, head_sets, arg.num_kv_heads,
-                        section_heads(keys, kHeadDim, arg.num_kv_heads));
+                        kTiles == 1 ? 1 : section_heads(keys, kHeadDim, arg.num_kv_heads));
       const int row = arg.max_rows - 1 - place.rank;
       item.head = place.kv_head * group + place.head_set * kTiles;
       const int q_offset = keys - (item.end - item.begin);

@@ -10,7 +10,8 @@ namespace seer::cuda {
 /// 128, which was measured to be reused well.
 inline constexpr int kSectionBytes = 16 << 20;
 
-/// KV heads of a section: as many as fit, at least one.
+/// KV heads of a section of shared tiles: as many as fit, at least one. Separate tiles, which read L2 twice
+/// as often, are faster with one (docs/kernels/hopper_prefill.md).
 constexpr int section_heads(int keys, int head_dim, int num_kv_heads) {
   const int tokens = kSectionBytes / (2 * 2 * head_dim);  // of one KV head, in types of two bytes
   return std::clamp(tokens / std::max(keys, 1), 1, num_kv_heads);

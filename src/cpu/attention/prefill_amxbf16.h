@@ -34,8 +34,7 @@ struct AmxBf16 : Avx512Bf16 {
 
   /// 2^x with a relative error of 8e-5, a twentieth of what rounding P to bf16 may add. A cubic on [0, 1).
   static Float exp2(Float x) {
-    constexpr float kPolynomial[4] = {9.999252192e-01f, 6.958335367e-01f, 2.260671590e-01f,
-                                      7.802452332e-02f};
+    constexpr float kPolynomial[4] = {9.999252192e-01f, 6.958335367e-01f, 2.260671590e-01f, 7.802452332e-02f};
     const Float fraction = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF);
     Float p = _mm512_set1_ps(kPolynomial[3]);
 #pragma GCC unroll 3
