@@ -8,7 +8,10 @@
 namespace seer {
 namespace {
 
-std::string random_person(RulerRandom& random) { return random_name(random) + " " + random_name(random); }
+std::string random_person(RulerRandom& random) {
+  std::string person = random_name(random);
+  return person.append(" ").append(random_name(random));
+}
 
 /// A town that a document describes.
 struct Town {

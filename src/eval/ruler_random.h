@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/check.h"
 #include "eval/sample_log.h"
 
 namespace seer {
@@ -50,14 +51,17 @@ class RulerRandom {
   std::uint64_t count_ = 0;
 };
 
-/// Texts of `make(random)` none of which comes twice.
+/// Texts of `make(random)` none of which comes twice. next() throws Error when there seem to be no more.
 template <class Make>
 class DistinctTexts {
  public:
   DistinctTexts(RulerRandom& random, Make make) : random_(random), make_(std::move(make)) {}
   std::string next() {
-    while (true)
+    constexpr int kTries = 10000;
+    for (int i = 0; i < kTries; ++i)
       if (std::string text = make_(random_); seen_.insert(text).second) return text;
+    fail("RULER: there are no more than about {} different names for one sample; ask for a shorter length",
+         seen_.size());
   }
 
  private:

@@ -67,28 +67,26 @@ constexpr std::string_view kSyllables[] = {"ba",  "bel", "cor", "dan", "del", "f
                                            "jun", "kel", "lin", "mar", "mel", "nor", "pel", "quin", "ros",
                                            "sel", "tam", "tor", "ul",  "van", "wen", "yor", "zan"};
 
-/// One sentence of a haystack that is made up.
+/// One sentence of a haystack that is made up. All is drawn beforehand: the order in which a call's arguments
+/// are evaluated differs between compilers.
 std::string random_sentence(RulerRandom& random) {
-  const auto thing = [&] {
-    return fmt::format("{} {}", random.pick<std::string_view>(kAdjectives),
-                       random.pick<std::string_view>(kNouns));
-  };
-  const std::string_view verb = random.pick<std::string_view>(kVerbs);
-  switch (random.below(5)) {
+  const std::string_view a = random.pick<std::string_view>(kAdjectives),
+                         noun = random.pick<std::string_view>(kNouns),
+                         b = random.pick<std::string_view>(kAdjectives),
+                         other = random.pick<std::string_view>(kNouns),
+                         verb = random.pick<std::string_view>(kVerbs),
+                         place = random.pick<std::string_view>(kPlaces);
+  switch (const std::int64_t hour = 1 + random.below(6); random.below(5)) {
     case 0:
-      return fmt::format("The {} {} the {}.", thing(), verb, thing());
+      return fmt::format("The {} {} {} the {} {}.", a, noun, verb, b, other);
     case 1:
-      return fmt::format("Nobody put the {} {} the {}.", thing(), random.pick<std::string_view>(kPlaces),
-                         random.pick<std::string_view>(kNouns));
+      return fmt::format("Nobody put the {} {} {} every {}.", a, noun, place, other);
     case 2:
-      return fmt::format("Whoever {} the {} has never seen the {}.", verb, thing(), thing());
+      return fmt::format("Whoever {} the {} {} has never seen the {} {}.", verb, a, noun, b, other);
     case 3:
-      return fmt::format("By {} in the afternoon the {} {} the {}.", 1 + random.below(6), thing(), verb,
-                         random.pick<std::string_view>(kNouns));
+      return fmt::format("By {} in the afternoon the {} {} {} the {}.", hour, a, noun, verb, other);
     default:
-      return fmt::format("One {} is {}, another {} is {}.", random.pick<std::string_view>(kNouns),
-                         random.pick<std::string_view>(kAdjectives), random.pick<std::string_view>(kNouns),
-                         random.pick<std::string_view>(kAdjectives));
+      return fmt::format("One {} is {}, another {} is {}.", noun, a, other, b);
   }
 }
 
@@ -98,8 +96,8 @@ std::span<const std::string_view> ruler_adjectives() { return kAdjectives; }
 std::span<const std::string_view> ruler_nouns() { return kNouns; }
 
 std::string random_key(RulerRandom& random) {
-  return fmt::format("{}-{}", random.pick<std::string_view>(kAdjectives),
-                     random.pick<std::string_view>(kNouns));
+  std::string key(random.pick<std::string_view>(kAdjectives));
+  return key.append("-").append(random.pick<std::string_view>(kNouns));
 }
 
 std::string random_number(RulerRandom& random) { return std::to_string(1000000 + random.below(9000000)); }
@@ -112,7 +110,7 @@ std::string random_uuid(RulerRandom& random) {
 
 std::string random_name(RulerRandom& random) {
   std::string name;
-  for (std::int64_t left = 2 + random.below(2); left > 0; --left)
+  for (std::int64_t left = 2 + random.below(3); left > 0; --left)
     name += random.pick<std::string_view>(kSyllables);
   name[0] = static_cast<char>(name[0] - 'a' + 'A');
   return name;

@@ -18,7 +18,7 @@ std::span<const std::string_view> ruler_nouns();
 std::string random_key(RulerRandom& random);     ///< "amber-canoe"
 std::string random_number(RulerRandom& random);  ///< seven digits
 std::string random_uuid(RulerRandom& random);    ///< 32 hexadecimal digits in five groups
-std::string random_name(RulerRandom& random);    ///< a made-up name of two or three syllables
+std::string random_name(RulerRandom& random);    ///< a made-up name of two to four syllables
 
 /// Text in which needles are hidden, cut into units that follow one another: sentences or lines with the
 /// white space behind them.
