@@ -1,3 +1,6 @@
+// Under the sanitizers GCC 12 takes parts of std::regex for uninitialised (PR 105562).
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+
 #include "report_support.h"
 
 #include <fmt/format.h>
