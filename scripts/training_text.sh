@@ -11,7 +11,7 @@ unpacked=$(mktemp -d)
 trap 'rm -rf "$unpacked"' EXIT
 cd "$unpacked"
 # shellcheck disable=SC2086
-apt-get download -q $packages >/dev/null
+apt-get -o APT::Sandbox::User=root download -q $packages >/dev/null
 for package in *.deb; do
   dpkg -x "$package" root
 done
