@@ -1,11 +1,9 @@
 // seer eval longbench on made data: from the published layout to scores; interruption; bad input.
 #include <fmt/core.h>
 
-#include <cstdlib>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <random>
-#include <set>
+#include <sstream>
 
 #include "program.h"
 #include "support/golden.h"
@@ -137,33 +135,8 @@ TEST_F(EvalLongBench, KilledAtRandomMomentsItEndsTheSame) {
   const ProgramResult whole = run_seer(arguments("whole"));
   ASSERT_EQ(whole.exit_code, 0) << whole.err;
   const auto expected = outcome(path("whole"));
-
-  const char* asked = std::getenv("SEER_TEST_KILLS");  // for a longer trial than every run of the tests needs
-  const int wanted = asked != nullptr ? std::atoi(asked) : 3;
-  std::mt19937 random(7);
-  std::uniform_real_distribution<double> moment(0.05 * whole.seconds, whole.seconds);
-  const auto finish = [&] {
-    const ProgramResult last = run_seer(arguments("cut"));
-    ASSERT_EQ(last.exit_code, 0) << last.err;
-    EXPECT_EQ(outcome(path("cut")), expected);
-    std::set<std::string> keys;
-    std::istringstream lines(read_whole(path("cut/longbench.samples.jsonl")));
-    int count = 0;
-    for (std::string line; std::getline(lines, line); ++count) keys.insert(json::parse(line)["key"]);
-    EXPECT_EQ(count, kTasks * kSamples * kSettings);
-    EXPECT_EQ(keys.size(), static_cast<std::size_t>(count));
-    fs::remove_all(path("cut"));
-  };
-  int kills = 0;
-  for (int runs = 0; kills < wanted && runs < 5 * wanted; ++runs) {
-    const ProgramResult result = run_seer(arguments("cut"), {.kill_after = moment(random)});
-    if (result.exit_code == -1)
-      ++kills;
-    else
-      finish();  // it was there before the moment came
-  }
-  finish();
-  EXPECT_EQ(kills, wanted);
+  kill_at_random_moments(arguments("cut"), whole.seconds, "longbench.samples.jsonl",
+                         kTasks * kSamples * kSettings, [&] { EXPECT_EQ(outcome(path("cut")), expected); });
 }
 
 TEST_F(EvalLongBench, BadSamplesAreReportedAndCounted) {

@@ -7,9 +7,14 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <set>
+#include <sstream>
 #include <thread>
 
 #include "support/golden.h"
@@ -155,6 +160,38 @@ std::string ProgramTest::copy_embedded_model(const std::string& name) const {
       fs::copy_file(entry.path(), target / file);
   }
   return target.string();
+}
+
+void ProgramTest::kill_at_random_moments(const std::vector<std::string>& arguments, double seconds,
+                                         const std::string& samples, int count,
+                                         const std::function<void()>& check) const {
+  const char* asked = std::getenv("SEER_TEST_KILLS");
+  const int wanted = asked != nullptr ? std::atoi(asked) : 3;
+  std::mt19937 random(7);
+  std::uniform_real_distribution<double> moment(0.05 * seconds, seconds);
+  const auto finish = [&] {
+    const ProgramResult last = run_seer(arguments);
+    ASSERT_EQ(last.exit_code, 0) << last.err;
+    check();
+    std::set<std::string> keys;
+    std::istringstream lines(read_whole(path("cut/" + samples)));
+    int found = 0;
+    for (std::string line; std::getline(lines, line); ++found)
+      keys.insert(nlohmann::json::parse(line)["key"].get<std::string>());
+    EXPECT_EQ(found, count);
+    EXPECT_EQ(keys.size(), static_cast<std::size_t>(count));
+    fs::remove_all(path("cut"));
+  };
+  int kills = 0;
+  for (int runs = 0; kills < wanted && runs < 5 * wanted; ++runs) {
+    const ProgramResult result = run_seer(arguments, {.kill_after = moment(random)});
+    if (result.exit_code == -1)
+      ++kills;
+    else
+      finish();  // it was there before the moment came
+  }
+  finish();
+  EXPECT_EQ(kills, wanted);
 }
 
 std::string safetensors_image(const std::string& header, std::size_t data_bytes) {

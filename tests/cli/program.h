@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -41,6 +42,13 @@ class ProgramTest : public ::testing::Test {
   std::string write(const std::string& name, const std::string& contents) const;
   std::string path(const std::string& name) const { return (folder_ / name).string(); }
   const std::filesystem::path& folder() const { return folder_; }
+  /// Runs `arguments`, which write their results to path("cut") and take about `seconds`, and kills them at
+  /// random moments, each run going on from what the last one left, until SEER_TEST_KILLS (default 3) were
+  /// killed. Whenever a run ends by itself `samples` below path("cut") must hold `count` lines of different
+  /// keys, `check` looks at the results, and they are removed.
+  void kill_at_random_moments(const std::vector<std::string>& arguments, double seconds,
+                              const std::string& samples, int count,
+                              const std::function<void()>& check) const;
   /// A copy of the embedded model folder whose weights are a link; returns its path.
   std::string copy_embedded_model(const std::string& name) const;
 

@@ -1,11 +1,8 @@
 // seer eval ruler: made-up samples and published files, from prompts to scores; interruption; bad input.
 #include <fmt/core.h>
 
-#include <cstdlib>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <random>
-#include <set>
 #include <sstream>
 
 #include "program.h"
@@ -110,33 +107,9 @@ TEST_F(EvalRuler, KilledAtRandomMomentsItEndsTheSame) {
   const ProgramResult whole = run_seer(made_up("whole"));
   ASSERT_EQ(whole.exit_code, 0) << whole.err;
   const auto expected = outcome(path("whole"));
-
-  const char* asked = std::getenv("SEER_TEST_KILLS");
-  const int wanted = asked != nullptr ? std::atoi(asked) : 3;
-  std::mt19937 random(11);
-  std::uniform_real_distribution<double> moment(0.05 * whole.seconds, whole.seconds);
-  const auto finish = [&] {
-    const ProgramResult last = run_seer(made_up("cut"));
-    ASSERT_EQ(last.exit_code, 0) << last.err;
-    EXPECT_EQ(outcome(path("cut")), expected);
-    std::set<std::string> keys;
-    std::istringstream lines(read_whole(path("cut/ruler.samples.jsonl")));
-    int count = 0;
-    for (std::string text; std::getline(lines, text); ++count) keys.insert(json::parse(text)["key"]);
-    EXPECT_EQ(count, kTasks * kSamples * kSettings * kLengths);
-    EXPECT_EQ(keys.size(), static_cast<std::size_t>(count));
-    fs::remove_all(path("cut"));
-  };
-  int kills = 0;
-  for (int runs = 0; kills < wanted && runs < 5 * wanted; ++runs) {
-    const ProgramResult result = run_seer(made_up("cut"), {.kill_after = moment(random)});
-    if (result.exit_code == -1)
-      ++kills;
-    else
-      finish();  // it was there before the moment came
-  }
-  finish();
-  EXPECT_EQ(kills, wanted);
+  kill_at_random_moments(made_up("cut"), whole.seconds, "ruler.samples.jsonl",
+                         kTasks * kSamples * kSettings * kLengths,
+                         [&] { EXPECT_EQ(outcome(path("cut")), expected); });
 }
 
 TEST_F(EvalRuler, PublishedFilesByLengthAndBadSamples) {
