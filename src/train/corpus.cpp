@@ -49,18 +49,22 @@ struct Piece {
   }
 };
 
-/// Long documents are cut, texts after a line end where there is one.
-std::vector<Piece> cut_pieces(const std::vector<Document>& documents) {
-  constexpr std::size_t kBytes = 1 << 15, kIds = kBytes / 4;
+/// Long documents are cut, texts after a line end where there is one; finer where there is little text for
+/// `num_sequences`, since each takes whole pieces.
+std::vector<Piece> cut_pieces(const std::vector<Document>& documents, std::size_t num_sequences) {
+  std::size_t total = 0;
+  for (const Document& document : documents) total += document.text.size() + 4 * document.input_ids.size();
+  const std::size_t max_bytes = std::clamp<std::size_t>(total / (4 * num_sequences), 256, 1 << 15);
+  const std::size_t max_ids = max_bytes / 4;
   std::vector<Piece> pieces;
   for (const Document& document : documents) {
     const std::span<const std::int32_t> ids = document.input_ids;
-    for (std::size_t first = 0; first < ids.size(); first += kIds)
-      pieces.push_back({.text = {}, .ids = ids.subspan(first, std::min(kIds, ids.size() - first))});
+    for (std::size_t first = 0; first < ids.size(); first += max_ids)
+      pieces.push_back({.text = {}, .ids = ids.subspan(first, std::min(max_ids, ids.size() - first))});
     if (!ids.empty()) continue;
     std::string_view rest = document.text;
     while (!rest.empty()) {
-      const std::size_t line_end = rest.find('\n', std::min(kBytes, rest.size() - 1));
+      const std::size_t line_end = rest.find('\n', std::min(max_bytes, rest.size() - 1));
       const std::size_t size = line_end == std::string_view::npos ? rest.size() : line_end + 1;
       pieces.push_back({.text = rest.substr(0, size), .ids = {}});
       rest.remove_prefix(size);
@@ -88,7 +92,7 @@ std::vector<std::vector<std::int32_t>> cut_sequences(const std::vector<Document>
                                                      const Tokenizer& tokenizer,
                                                      const std::vector<SequencePlan>& plan) {
   const std::vector<std::int64_t> lengths = mixed_lengths(plan);
-  const std::vector<Piece> pieces = cut_pieces(documents);
+  const std::vector<Piece> pieces = cut_pieces(documents, lengths.size());
   double total_tokens = 0, total_weight = 0;
   for (const std::int64_t length : lengths) total_tokens += static_cast<double>(length);
   for (const Piece& piece : pieces) total_weight += piece.weight();

@@ -367,6 +367,25 @@ TEST_F(BadInput, DiskFullKeepsTheOldFile) {
   EXPECT_EQ(std::distance(fs::directory_iterator(folder()), fs::directory_iterator()), 2);
 }
 
+TEST_F(BadInput, DiskFullKeepsTheOldCheckpoint) {
+  std::string text;
+  for (int i = 0; i < 3000; ++i) text += "def f" + std::to_string(i) + "(x):\n    return x\n";
+  const std::string data = write("text.py", text);
+  const std::vector<std::string> distill{
+      "distill", "--data",  data,     "--out",   path("gate"), "--sequences",        "256:6", "--held-out",
+      "1",       "--steps", "100000", "--batch", "2",          "--checkpoint-every", "1"};
+  // Newlines are among the bytes of any checkpoint.
+  const ProgramResult killed =
+      run_seer(distill, {.kill_when = path("gate/checkpoint.safetensors"), .kill_lines = 1});
+  ASSERT_EQ(killed.exit_code, -1) << killed.err;
+  const std::string old = read_whole(path("gate/checkpoint.safetensors"));
+  EXPECT_FALSE(old.empty());
+  const ProgramResult full = run_seer(distill, {.file_size_limit = 1 << 20});
+  EXPECT_EQ(full.exit_code, 2);
+  EXPECT_NE(full.err.find("checkpoint.safetensors: cannot write"), std::string::npos) << full.err;
+  EXPECT_EQ(read_whole(path("gate/checkpoint.safetensors")), old);
+}
+
 TEST_F(BadInput, OutputThatCannotBeWritten) {
   const std::string ids = write("ids.txt", "1 2 3 4");
   EXPECT_TRUE(is_user_error(run_seer({"score", "--ids", ids, "--logits", path("none/logits.safetensors")}),
