@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares perplexities with those that the reference implementation's gate gives on the embedded model, in float32.
 
-Runs `seer eval ppl` on the documents in GOLDEN/reference_on_pico (about 15 minutes on two cores; an interrupted run goes
+Runs `seer eval ppl` on the documents in GOLDEN/reference_on_pico (some minutes on two cores; an interrupted run goes
 on) and prints the largest deviations. Exit code 1 if one exceeds its bound.
 
     scripts/reference_perplexity.py --seer build/apps/seer/seer --golden ../shared/golden
