@@ -194,6 +194,20 @@ void ProgramTest::kill_at_random_moments(const std::vector<std::string>& argumen
   EXPECT_EQ(kills, wanted);
 }
 
+std::map<std::string, std::string> outcome_of(const fs::path& results, const std::string& rows_file,
+                                              const std::string& predictions) {
+  std::map<std::string, std::string> files;
+  for (const auto& entry : fs::recursive_directory_iterator(results / predictions))
+    if (entry.is_regular_file())
+      files[fs::relative(entry.path(), results).string()] = read_whole(entry.path());
+  auto rows = nlohmann::json::parse(read_whole(results / rows_file));
+  for (auto& row : rows)
+    for (const char* name : {"ttft_seconds", "select_seconds", "attention_seconds", "command"})
+      row.erase(name);
+  files[rows_file] = rows.dump();
+  return files;
+}
+
 std::string safetensors_image(const std::string& header, std::size_t data_bytes) {
   const std::string padding((8 - header.size() % 8) % 8, ' ');  // as writers do, so that data is aligned
   std::string image;

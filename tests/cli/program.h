@@ -6,6 +6,7 @@
 #include <chrono>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -57,6 +58,11 @@ class ProgramTest : public ::testing::Test {
 };
 
 std::string read_whole(const std::filesystem::path& path);
+
+/// What a finished evaluation that generates leaves, by path below `results`: all files of the folder
+/// `predictions`, and `rows_file` without what differs from run to run.
+std::map<std::string, std::string> outcome_of(const std::filesystem::path& results,
+                                              const std::string& rows_file, const std::string& predictions);
 
 /// A safetensors image: 8 bytes of header length, the header, then `data_bytes` zeros.
 std::string safetensors_image(const std::string& header, std::size_t data_bytes);

@@ -39,18 +39,8 @@ class EvalRuler : public ProgramTest {
 
   static json rows_of(const fs::path& results) { return json::parse(read_whole(results / "ruler.json")); }
 
-  /// All that a finished run leaves, without what differs from run to run.
   static std::map<std::string, std::string> outcome(const fs::path& results) {
-    std::map<std::string, std::string> files;
-    for (const auto& entry : fs::recursive_directory_iterator(results / "pred"))
-      if (entry.is_regular_file())
-        files[fs::relative(entry.path(), results).string()] = read_whole(entry.path());
-    json rows = rows_of(results);
-    for (json& row : rows)
-      for (const char* name : {"ttft_seconds", "select_seconds", "attention_seconds", "command"})
-        row.erase(name);
-    files["ruler.json"] = rows.dump();
-    return files;
+    return outcome_of(results, "ruler.json", "pred");
   }
 
   static std::string line(int index, const std::string& input, const std::string& answer) {
