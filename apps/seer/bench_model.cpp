@@ -17,7 +17,7 @@
 #include "commands.h"
 #include "common.h"
 #include "core/check.h"
-#include "ops/attention.h"
+#include "model/cpu_transformer.h"
 
 using namespace seer;
 
@@ -121,14 +121,14 @@ nlohmann::json bench_prefill(const Flags& flags, Transformer& model, std::int64_
 }
 
 /// Attention of one decoded token in all layers, timed alone.
-double decode_attention_seconds(const Transformer& model, const Sequence& sequence, int repeats) {
+double decode_attention_seconds(const CpuTransformer& model, const Sequence& sequence, int repeats) {
   const ModelConfig& config = model.config();
   std::vector<float> q(static_cast<std::size_t>(config.q_size()), 0.5f), out(q.size());
   double least = 0;
   for (int run = 0; run < repeats; ++run) {
     const auto start = Clock::now();
     for (int layer = 0; layer < config.num_layers; ++layer) {
-      const PagedKv kv = sequence.layer(layer);
+      const PagedKv kv = model.layer(sequence, layer);
       attention_decode(model.context(), {.q = q.data(),
                                          .out = out.data(),
                                          .num_heads = config.num_heads,
@@ -141,7 +141,7 @@ double decode_attention_seconds(const Transformer& model, const Sequence& sequen
   return least;
 }
 
-nlohmann::json bench_decode(const Flags& flags, Transformer& model, std::int64_t context) {
+nlohmann::json bench_decode(const Flags& flags, CpuTransformer& model, std::int64_t context) {
   Sequence sequence = model.new_sequence();
   const std::vector<std::int32_t> ids = random_ids(context + flags.decode_tokens, model.config().vocab_size);
   model.prefill(sequence, {.tokens = {ids.data(), static_cast<std::size_t>(context)}});
@@ -182,10 +182,10 @@ void run(const Flags& flags) {
   SEER_CHECK(flags.selector != "dense", "--selector dense: name density 1 in --densities instead");
 
   LoadedModel loaded = load_model(flags.model);
-  Transformer& model = *loaded.transformer;
+  auto& model = dynamic_cast<CpuTransformer&>(*loaded.transformer);
   const double weights = weight_mebibytes(loaded.folder);
   const std::string cpu = proc_value("/proc/cpuinfo", "model name");
-  const std::string_view dtype = dtype_name(model.options());
+  const std::string_view dtype = dtype_name(model.device(), model.options());
   fmt::print("{}, {}, {} threads, {}; {}: {:.1f} MiB of weights\n", cpu, name_of(model.context().isa()),
              model.context().num_threads(), dtype, loaded.folder, weights);
   fmt::print("{:<8} {:>7} {:>8} {:>10} {:>10} {:>11} {:>8} {:>10} {:>7}\n", "stage", "tokens", "density",
