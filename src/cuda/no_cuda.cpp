@@ -1,6 +1,7 @@
 // The CUDA backend's place in a build without CUDA.
 #include "core/check.h"
 #include "cuda/attention.h"
+#include "cuda/pooled_target.h"
 
 namespace seer::cuda {
 
@@ -17,6 +18,10 @@ std::size_t attention_decode_workspace(const DecodeAttentionParams&) { return 0;
 
 void attention_decode(const DecodeAttentionParams&, Stream) {
   fail("attention_decode: this program was built without CUDA");
+}
+
+void pooled_target(const PooledTargetParams&, Stream) {
+  fail("pooled_target: this program was built without CUDA");
 }
 
 }  // namespace seer::cuda
