@@ -14,4 +14,8 @@ void bench_attention_decode(const AttentionBenchOptions&, const AttentionReport&
   fail("bench attention: this program was built without CUDA");
 }
 
+void bench_pooled_target(const AttentionBenchOptions&, const AttentionReport&) {
+  fail("bench attention: this program was built without CUDA");
+}
+
 }  // namespace seer::cuda

@@ -3,6 +3,7 @@
 #include "attention_bench.h"
 #include "core/check.h"
 #include "cuda/attention.h"
+#include "cuda/pooled_target.h"
 
 namespace seer::cuda {
 namespace {
@@ -13,8 +14,10 @@ TEST(NoCuda, SaysWhatIsMissing) {
   EXPECT_EQ(reason, "built without CUDA");
   EXPECT_THROW(attention_prefill({}, nullptr), Error);
   EXPECT_THROW(attention_decode({}, nullptr), Error);
+  EXPECT_THROW(pooled_target({}, nullptr), Error);
   EXPECT_THROW(bench_attention_prefill({}, {}), Error);
   EXPECT_THROW(bench_attention_decode({}, {}), Error);
+  EXPECT_THROW(bench_pooled_target({}, {}), Error);
 }
 
 }  // namespace
