@@ -169,7 +169,8 @@ class Bench:
             result = {"error": f"left out: more than {self.args.budget_seconds:g} s in all"}
         except RuntimeError as error:  # no kernel of this backend
             result = {"error": str(error).splitlines()[0]}
-        print(json.dumps({"op": operation, length_name: length, "attention": backend} | result | self.about), flush=True)
+        case = {"op": operation, length_name: length, "attention": backend}
+        print(json.dumps(case | result | self.about), flush=True)
         if "error" in result:
             print(f"{operation} {length} {backend}: {result['error']}", file=sys.stderr)
 
