@@ -75,6 +75,24 @@ Json provenance(const EvalFlags& flags, const LoadedModel& model, const EvalGate
           {"seed", flags.seed}};
 }
 
+Json generation_row(Json subject, const EvalSetting& setting, double score, const GenerationSummary& summary,
+                    const Json& origin) {
+  subject.update({{"selector", name_of(setting.selector)},
+                  {"rule", setting.rule_name()},
+                  {"value", setting.sparsity.value},
+                  {"score", score},
+                  {"density", summary.density},
+                  {"samples", summary.samples},
+                  {"failed", summary.failed},
+                  {"empty_predictions", summary.empty_predictions},
+                  {"ttft_seconds", summary.ttft_seconds},
+                  {"select_seconds", summary.select_seconds},
+                  {"attention_seconds", summary.attention_seconds},
+                  {"last_block_dense", setting.sparsity.last_block_dense}});
+  subject.update(origin);
+  return subject;
+}
+
 std::string members_of(const Json& object) {
   const std::string text = object.dump();
   return text.substr(1, text.size() - 2);
