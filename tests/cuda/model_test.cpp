@@ -6,6 +6,7 @@
 #include <map>
 
 #include "core/check.h"
+#include "cuda/attention.h"
 #include "cuda_model/cuda_transformer.h"
 #include "io/tensor_file.h"
 #include "model/cpu_transformer.h"
