@@ -10,6 +10,7 @@
 #include "commands.h"
 #include "common.h"
 #include "core/check.h"
+#include "cuda/attention.h"
 
 using namespace seer;
 
@@ -88,6 +89,12 @@ nlohmann::ordered_json describe(const ModelFlags& flags) {
   json["dtype"] = dtype_name(device, options);
   json["device"] = {
       {"name", name_of(device)}, {"isa", name_of(context.isa())}, {"threads", context.num_threads()}};
+  if (device == Device::kCuda) {
+    const cuda::DeviceInfo gpu = cuda::device_info();
+    json["device"]["gpu"] = gpu.name;
+    json["device"]["gpu_memory_bytes"] = gpu.memory_bytes;
+    json["device"]["gpu_free_bytes"] = gpu.free_bytes;
+  }
   return json;
 }
 
@@ -120,6 +127,10 @@ void print(const nlohmann::ordered_json& json) {
   }
   fmt::print("device   {}, {}, {} threads, {}\n", text(json["device"]["name"]), text(json["device"]["isa"]),
              text(json["device"]["threads"]), text(json["dtype"]));
+  if (json["device"].contains("gpu"))
+    fmt::print("         {}, {:.0f} of {:.0f} MiB free\n", text(json["device"]["gpu"]),
+               mebibytes(json["device"]["gpu_free_bytes"].get<std::int64_t>()),
+               mebibytes(json["device"]["gpu_memory_bytes"].get<std::int64_t>()));
   fmt::print("memory   context     KV cache   with weights\n");
   for (const auto& row : json["memory"])
     fmt::print("         {:>7}  {:>7.0f} MiB  {:>9.0f} MiB\n", text(row["context"]),

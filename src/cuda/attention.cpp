@@ -44,6 +44,19 @@ bool available(std::string* reason) {
   return false;
 }
 
+DeviceInfo device_info() {
+  int device = 0;
+  check(cudaGetDevice(&device), "device");
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, device), "device");
+  std::size_t free = 0;
+  std::size_t total = 0;
+  check(cudaMemGetInfo(&free, &total), "device");
+  return {.name = properties.name,
+          .memory_bytes = static_cast<std::int64_t>(total),
+          .free_bytes = static_cast<std::int64_t>(free)};
+}
+
 namespace {
 
 template <class T, int kHeadDim>

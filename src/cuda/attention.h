@@ -20,6 +20,14 @@ using Stream = void*;
 /// 9.0. `reason`, if given, says what is missing.
 bool available(std::string* reason = nullptr);
 
+/// The current device. Throws Error when there is none.
+struct DeviceInfo {
+  std::string name;
+  std::int64_t memory_bytes = 0;
+  std::int64_t free_bytes = 0;
+};
+DeviceInfo device_info();
+
 /// Keys and values of a batch: contiguous (page_table == nullptr) or in pages of 64 tokens.
 ///
 /// Contiguous: element (t, g, d) of sequence b at k[(cu_seqlens_k[b] + t) * token_stride + g * head_stride +

@@ -14,6 +14,8 @@ bool available(std::string* reason) {
   return false;
 }
 
+DeviceInfo device_info() { fail("device_info: this program was built without CUDA"); }
+
 void attention_prefill(const PrefillAttentionParams&, Stream) {
   fail("attention_prefill: this program was built without CUDA");
 }
