@@ -68,11 +68,29 @@ Json provenance(const EvalFlags& flags, const LoadedModel& model, const EvalGate
           {"model", model.folder},
           {"gate", gate.folder.empty() ? Json() : Json(gate.folder)},
           {"data", flags.data},
-          {"dtype", dtype_name(model.transformer->options())},
+          {"dtype", dtype_name(model.transformer->device(), model.transformer->options())},
           {"device", flags.model.device},
           {"isa", name_of(context.isa())},
           {"threads", context.num_threads()},
           {"seed", flags.seed}};
+}
+
+Json generation_row(Json subject, const EvalSetting& setting, double score, const GenerationSummary& summary,
+                    const Json& origin) {
+  subject.update({{"selector", name_of(setting.selector)},
+                  {"rule", setting.rule_name()},
+                  {"value", setting.sparsity.value},
+                  {"score", score},
+                  {"density", summary.density},
+                  {"samples", summary.samples},
+                  {"failed", summary.failed},
+                  {"empty_predictions", summary.empty_predictions},
+                  {"ttft_seconds", summary.ttft_seconds},
+                  {"select_seconds", summary.select_seconds},
+                  {"attention_seconds", summary.attention_seconds},
+                  {"last_block_dense", setting.sparsity.last_block_dense}});
+  subject.update(origin);
+  return subject;
 }
 
 std::string members_of(const Json& object) {

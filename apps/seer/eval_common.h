@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "common.h"
+#include "eval/generation_eval.h"
 #include "eval/setting.h"
 
 /// Flags of every evaluation; the subcommand sets its own defaults before it adds them.
@@ -46,6 +47,10 @@ EvalGate load_eval_gate(const EvalFlags& flags, const LoadedModel& model,
 
 /// What every record carries beside its numbers.
 nlohmann::ordered_json provenance(const EvalFlags& flags, const LoadedModel& model, const EvalGate& gate);
+/// A row of an evaluation that generates: first `subject`, what it is about, last `origin`, its provenance().
+nlohmann::ordered_json generation_row(nlohmann::ordered_json subject, const seer::EvalSetting& setting,
+                                      double score, const seer::GenerationSummary& summary,
+                                      const nlohmann::ordered_json& origin);
 /// An object's members without braces, as logs carry them.
 std::string members_of(const nlohmann::ordered_json& object);
 

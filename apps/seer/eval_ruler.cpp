@@ -90,7 +90,9 @@ class RulerRun {
     if (flags_.results.empty()) return;
     Json rows = Json::array();
     for (const std::vector<RulerRow>& of_task : rows_)
-      for (const RulerRow& row : of_task) rows.push_back(to_json(row));
+      for (const RulerRow& row : of_task)
+        rows.push_back(generation_row({{"task", row.task}, {"length", row.length}}, row.setting, row.score,
+                                      row.summary, origin_));
     write_file_atomically((fs::path(flags_.results) / kRowsFile).string(), rows.dump(1) + "\n");
   }
 
@@ -146,26 +148,6 @@ class RulerRun {
     const fs::path folder = predictions_folder(groups_[last].length, setting);
     write_file_atomically((folder / "summary.csv").string(), ruler_summary_csv(scores));
     write_file_atomically((folder / "submission.csv").string(), ruler_submission_csv(tasks));
-  }
-
-  Json to_json(const RulerRow& row) const {
-    const GenerationSummary& sum = row.summary;
-    Json json{{"task", row.task},
-              {"length", row.length},
-              {"selector", name_of(row.setting.selector)},
-              {"rule", row.setting.rule_name()},
-              {"value", row.setting.sparsity.value},
-              {"score", row.score},
-              {"density", sum.density},
-              {"samples", sum.samples},
-              {"failed", sum.failed},
-              {"empty_predictions", row.nulls},
-              {"ttft_seconds", sum.ttft_seconds},
-              {"select_seconds", sum.select_seconds},
-              {"attention_seconds", sum.attention_seconds},
-              {"last_block_dense", row.setting.sparsity.last_block_dense}};
-    json.update(origin_);
-    return json;
   }
 
   const RulerFlags& flags_;

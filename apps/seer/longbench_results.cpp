@@ -120,21 +120,7 @@ Json LongBenchResults::to_json(const LongBenchRow& row) const {
   Json buckets = Json::object();
   for (std::size_t b = 0; b < kLongBenchBuckets.size(); ++b)
     buckets[std::string(kLongBenchBuckets[b])] = number_or_null(row.score.buckets[b]);
-  const GenerationSummary& sum = row.summary;
-  Json json{{"task", row.score.task},
-            {"selector", name_of(row.setting.selector)},
-            {"rule", row.setting.rule_name()},
-            {"value", row.setting.sparsity.value},
-            {"score", sum.samples > 0 ? longbench_total(row.score, flags_.e) : 0.0},
-            {"scores", buckets},
-            {"density", sum.density},
-            {"samples", sum.samples},
-            {"failed", sum.failed},
-            {"empty_predictions", sum.empty_predictions},
-            {"ttft_seconds", sum.ttft_seconds},
-            {"select_seconds", sum.select_seconds},
-            {"attention_seconds", sum.attention_seconds},
-            {"last_block_dense", row.setting.sparsity.last_block_dense}};
-  json.update(origin_);
-  return json;
+  const double score = row.summary.samples > 0 ? longbench_total(row.score, flags_.e) : 0.0;
+  return generation_row({{"task", row.score.task}, {"scores", buckets}}, row.setting, score, row.summary,
+                        origin_);
 }

@@ -19,6 +19,9 @@ struct DeviceRoof {
 };
 DeviceRoof device_roof();
 
+/// Bytes read and written by the device's fastest of ten copies of 1 GiB, per second.
+double copy_bytes_per_second();
+
 struct AttentionBenchOptions {
   std::vector<std::int64_t> lengths;  // tokens
   std::vector<double> densities;      // 1: dense, which every length is timed at first anyway

@@ -19,11 +19,13 @@
 # FOLDER gets verify.json (what passed, failed, was stopped or could not run, with seconds), log.txt, tests.json and the
 # records of the benchmarks; bench/peers/attention_cuda_table.py turns these into tables. Exit code 0: all passed.
 set -u
-PATH+=:/usr/local/cuda/bin  # nvcc and compute-sanitizer, where the toolkit is not on the path
-source_folder=$(cd "$(dirname "$0")/../.." && pwd) || exit
+# shellcheck source=bench/cuda/phases.sh
+. "$(dirname "$0")/phases.sh"
 
+declare -A programs=([seer]=apps/seer/seer [cuda_test]=tests/cuda/cuda_test)
 phases=tests=300,memcheck=600+initcheck=600+synccheck=600,prefill=300,masks=120,shapes=120,decode=60,peers=600
 phases+=,same-bits=120
+declare -A flags=([masks]="" [mask-shape]="" [phases]=$phases)
 # Tests for compute-sanitizer: small, of every kind of case.
 prefill_cases="dense_1 random_63 random_64 random_65 dense_129 dense_F16_d64 random_BF16_d64 large_values_F16_d128
   gqa_1_random gqa_5_random gqa_7_dense gqa_16_random full_mask empty_mask diagonal_only first_block_only empty_rows
@@ -31,38 +33,6 @@ prefill_cases="dense_1 random_63 random_64 random_65 dense_129 dense_F16_d64 ran
   no_query_of_some offset_63_random offset_64_dense one_query_of_many_keys paged_random paged_f16_d64_gqa5_dense
   group_mask_2 group_mask_3"
 decode_cases="dense_1 random_65 dense_200 group_5 group_16 F16_d64 splits_1 splits_7 ragged ragged_dense nothing_selected"
-out="" bundle="" build=$source_folder/build masks="" mask_shape=""
-while [ $# -gt 0 ]; do
-  [ $# -gt 1 ] || { echo "verify: $1: a value must follow" >&2; exit 2; }
-  case $1 in
-    --out) out=$2 ;;
-    --bundle) bundle=$2 ;;
-    --build) build=$2 ;;
-    --phases) phases=$2 ;;
-    --masks) masks=$2 ;;
-    --mask-shape) mask_shape=$2 ;;
-    *) echo "verify: unknown flag $1" >&2; exit 2 ;;
-  esac
-  shift 2
-done
-[ -n "$out" ] || { echo "verify: --out FOLDER: where the results go" >&2; exit 2; }
-mkdir -p "$out" || exit 2
-results=$(mktemp -d)
-trap 'rm -rf "$results"' EXIT
-
-if [ -n "$bundle" ]; then
-  if [ -f "$bundle" ]; then
-    mkdir "$results/bundle"
-    # Python where tar has no xz.
-    tar -C "$results/bundle" -xJf "$bundle" 2>/dev/null ||
-      python3 -m tarfile -e "$bundle" "$results/bundle" || exit 2
-    bundle=$results/bundle
-  fi
-  seer=$bundle/seer cuda_test=$bundle/cuda_test
-else
-  cmake -S "$source_folder" -B "$build" -G Ninja >/dev/null && ninja -C "$build" seer cuda_test || exit 2
-  seer=$build/apps/seer/seer cuda_test=$build/tests/cuda/cuda_test
-fi
 
 join_cases() {  # PREFIX CASE... -> a filter of exactly these
   local prefix=$1 filter=""
@@ -76,18 +46,19 @@ sanitized=$(join_cases Cases/Prefill.MatchesFloat64/ $prefill_cases):$(join_case
 bench() {  # NAME FLAG...
   local name=$1
   shift
-  "${limited[@]}" "$seer" bench attention --device cuda --check --json "$out/$name.json" "$@"
+  "${limited[@]}" "${programs[seer]}" bench attention --device cuda --check --json "$out/$name.json" "$@"
 }
 
 run_phase() {  # runs $phase under the command prefix $limited; 77: cannot run here
   local llama=(--heads 32 --kv-heads 8)
   case $phase in
     tests)
-      "${limited[@]}" "$cuda_test" --gtest_output=json:"$out/tests.json" || return
+      "${limited[@]}" "${programs[cuda_test]}" --gtest_output=json:"$out/tests.json" || return
       ! grep -q '"result": "SKIPPED"' "$out/tests.json" || return 77 ;;
     memcheck | initcheck | synccheck)
       command -v compute-sanitizer >/dev/null || return 77
-      "${limited[@]}" compute-sanitizer --tool "$phase" --error-exitcode 1 "$cuda_test" --gtest_filter="$sanitized" ;;
+      "${limited[@]}" compute-sanitizer --tool "$phase" --error-exitcode 1 "${programs[cuda_test]}" \
+        --gtest_filter="$sanitized" ;;
     prefill)
       bench prefill "${llama[@]}" --lengths 8192,32768,131072 --densities 0.5,0.4,0.3,0.2,0.1 ;;
     masks)
@@ -99,11 +70,11 @@ run_phase() {  # runs $phase under the command prefix $limited; 77: cannot run h
         bench shape_fp16 "${llama[@]}" --dtype float16 --lengths 8192,32768 --densities 0.5,0.1 ;;
     decode) bench decode "${llama[@]}" --op decode --lengths 8192,32768,131072 --densities 0.1 ;;
     gates)
-      [ -n "$masks" ] || return 77
+      [ -n "${flags[masks]}" ] || return 77
       local heads kv_heads tokens
-      IFS=, read -r heads kv_heads tokens <<<"$mask_shape"
+      IFS=, read -r heads kv_heads tokens <<<"${flags[mask-shape]}"
       bench gates --heads "$heads" --kv-heads "$kv_heads" --lengths "$tokens" \
-        --masks "$(printf 'saved:%s\n' "$masks"/*.mask | paste -sd,)" ;;
+        --masks "$(printf 'saved:%s\n' "${flags[masks]}"/*.mask | paste -sd,)" ;;
     peers)
       python3 -c 'import torch; assert torch.cuda.is_available()' || return 77
       "${limited[@]}" python3 "$source_folder/bench/peers/attention_cuda_torch.py" --op error,decode,prefill \
@@ -114,40 +85,4 @@ run_phase() {  # runs $phase under the command prefix $limited; 77: cannot run h
   esac
 }
 
-write_summary() {
-  local gpu
-  gpu=$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null | head -1)
-  { printf '{\n "gpu": "%s",\n "phases": [' "${gpu:-none}"
-    paste -sd, "$results/phases" | sed 's/},{/},\n  {/g; s/^/\n  /'
-    printf ' ]\n}\n'; } >"$out/verify.json"
-}
-
-start_phase() {  # NAME[=SECONDS], in the background
-  (
-    phase=${1%%=*}
-    limit=0
-    [ "$phase" = "$1" ] || limit=${1#*=}
-    limited=(timeout -k 5 "$limit")
-    begin=$(date +%s.%N)
-    run_phase 2>&1 | sed -u "s/^/[$phase] /" >>"$out/log.txt"
-    code=${PIPESTATUS[0]}
-    case $code in
-      0) status=passed ;;
-      77) status="cannot run here" ;;
-      124 | 137) status=stopped ;;
-      *) status=failed ;;
-    esac
-    printf '{"phase": "%s", "status": "%s", "exit_code": %d, "seconds": %.1f}\n' "$phase" "$status" "$code" \
-      "$(awk "BEGIN { print $(date +%s.%N) - $begin }")" >>"$results/phases"
-    echo "$phase: $status"
-  ) &
-}
-
-: >"$results/phases"
-: >"$out/log.txt"
-for group in ${phases//,/ }; do
-  for name in ${group//+/ }; do start_phase "$name"; done
-  wait
-  write_summary
-done
-! grep -qv '"status": "passed"' "$results/phases"
+run_phases "$@"

@@ -10,6 +10,8 @@ import argparse
 import json
 import statistics
 
+from svg_panel import Panel, document, legend_entry
+
 COLOURS = ("#1b6ca8", "#d1495b", "#3a7d44")
 
 
@@ -101,47 +103,31 @@ def write_svg(path, rows, device):
     """Two panels: speed-up over dense cuDNN and over dense FlashAttention-2; ideal is 1 / density."""
     width, height, left, top, gap = 420, 300, 60, 50, 90
     lengths = sorted({r["length"] for r in rows})
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{2 * width + gap + left + 30}" '
-             f'height="{height + top + 90}" font-family="sans-serif" font-size="13">',
-             '<rect width="100%" height="100%" fill="white"/>']
-    for panel, (key, title) in enumerate((("cudnn", "over dense cuDNN"), ("flash", "over dense FlashAttention-2"))):
-        x0 = left + panel * (width + gap)
+    styles = [f'stroke="{colour}" stroke-width="2"' for colour in COLOURS]
+    parts = []
+    for index, (key, title) in enumerate((("cudnn", "over dense cuDNN"), ("flash", "over dense FlashAttention-2"))):
         points = [r for r in rows if r["mask"] in ("random", "dense") and r[key]]
         peak = max([r[key] for r in points] + [1]) * 1.1
-
-        def x(sparsity):
-            return x0 + sparsity / 0.95 * width
-
-        def y(speed):
-            return top + height - speed / peak * height
-
-        parts.append(f'<text x="{x0}" y="{top - 18}" font-size="15">Speed-up {title}</text>')
-        parts.append(f'<path d="M{x0},{top}V{top + height}H{x0 + width}" fill="none" stroke="black"/>')
+        panel = Panel(left + index * (width + gap), top, width, height, lambda s: s / 0.95, lambda v, peak=peak: v / peak)
+        panel.frame(f"Speed-up {title}")
         for sparsity in (0, 0.5, 0.6, 0.7, 0.8, 0.9):
-            parts.append(f'<text x="{x(sparsity):.1f}" y="{top + height + 18}" text-anchor="middle">{sparsity:g}</text>')
-        step = 2 if peak < 14 else 4
-        for tick in range(0, int(peak) + 1, step):
-            parts.append(f'<path d="M{x0},{y(tick):.1f}H{x0 + width}" stroke="#ddd"/>'
-                         f'<text x="{x0 - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick}</text>')
-        parts.append(f'<text x="{x0 + width / 2}" y="{top + height + 38}" text-anchor="middle">sparsity</text>')
+            panel.x_tick(sparsity, f"{sparsity:g}")
+        for tick in range(0, int(peak) + 1, 2 if peak < 14 else 4):
+            panel.y_tick(tick, tick)
+        panel.x_label("sparsity")
         if key == "cudnn":
-            ideal = " ".join(f"{x(s / 100):.1f},{y(100 / (100 - s)):.1f}" for s in range(0, 91)
-                             if 100 / (100 - s) <= peak)
-            parts.append(f'<polyline points="{ideal}" fill="none" stroke="#999" stroke-dasharray="5 4"/>')
-        for colour, length in zip(COLOURS, lengths):
+            ideal = [(s / 100, 100 / (100 - s)) for s in range(0, 91) if 100 / (100 - s) <= peak]
+            panel.line(ideal, 'stroke="#999" stroke-dasharray="5 4"')
+        for colour, style, length in zip(COLOURS, styles, lengths):
             line = sorted((1 - r["density"], r[key]) for r in points if r["length"] == length)
-            parts.append('<polyline points="' + " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in line) +
-                         f'" fill="none" stroke="{colour}" stroke-width="2"/>')
-            parts += [f'<circle cx="{x(a):.1f}" cy="{y(b):.1f}" r="3" fill="{colour}"/>' for a, b in line]
+            panel.line(line, style)
+            panel.dots(line, colour)
+        parts += panel.parts
     for i, length in enumerate(lengths):
-        lx = left + i * 130
-        ly = top + height + 68
-        parts.append(f'<path d="M{lx},{ly - 4}h24" stroke="{COLOURS[i]}" stroke-width="2"/>'
-                     f'<text x="{lx + 30}" y="{ly}">{length // 1024}k tokens</text>')
+        parts.append(legend_entry(left + i * 130, top + height + 68, styles[i], f"{length // 1024}k tokens"))
     parts.append(f'<text x="{left + len(lengths) * 130}" y="{top + height + 68}">dashed: 1 / density; {device}</text>')
-    parts.append("</svg>")
     with open(path, "w", encoding="utf-8") as file:
-        file.write("\n".join(parts) + "\n")
+        file.write(document(2 * width + gap + left + 30, height + top + 90, parts))
 
 
 def main():

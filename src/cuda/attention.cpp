@@ -9,6 +9,7 @@
 #include <cstddef>
 
 #include "core/check.h"
+#include "cuda/check.h"
 #include "cuda/decode.h"
 #include "cuda/prefill.h"
 #include "cuda/tensor_map.h"
@@ -18,6 +19,10 @@ namespace seer::cuda {
 void check(cudaError_t status, const char* what) {
   SEER_CHECK(status == cudaSuccess, "{}: CUDA says {} ({})", what, cudaGetErrorName(status),
              cudaGetErrorString(status));
+}
+
+void require(bool ok, const char* expectation, std::int64_t found) {
+  SEER_CHECK(ok, "{}, found {}", expectation, found);
 }
 
 bool available(std::string* reason) {

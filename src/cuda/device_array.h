@@ -8,10 +8,9 @@
 #include <utility>
 #include <vector>
 
-namespace seer::cuda {
+#include "cuda/check.h"
 
-/// Throws Error that names `what` if `status` is not success.
-void check(cudaError_t status, const char* what);
+namespace seer::cuda {
 
 /// `size` elements of device memory, uninitialised. Move-only.
 template <class T>

@@ -25,6 +25,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "cuda/check.h"
 #include "cuda/prefill.h"
 #include "cuda/prefill_order.h"
 #include "cuda/ptx.cuh"
@@ -555,9 +556,6 @@ __global__ void __launch_bounds__(PrefillConfig<kHeadDim, kTiles>::kThreads,
     computer.run();
   }
 }
-
-/// Throws Error if `status` is not success.
-void check(cudaError_t status, const char* what);
 
 template <class T, int kHeadDim, int kTiles>
 void launch_prefill(const PrefillMaps& maps, const PrefillArguments& arguments, CUstream_st* stream) {

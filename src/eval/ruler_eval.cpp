@@ -116,7 +116,7 @@ RulerRow ruler_row(const RulerGroup& group, std::size_t first, const GenerationR
   const RulerTaskScore score =
       score_ruler_task(*group.task, ruler_predictions(group, first, results, setting));
   row.score = score.score;
-  row.nulls = score.nulls;
+  row.summary.empty_predictions = score.nulls;
   return row;
 }
 

@@ -44,9 +44,8 @@ struct RulerRow {
   std::string task;
   std::int64_t length = 0;
   EvalSetting setting;
-  double score = 0;  // percent, two decimals; 0 where every sample failed
-  std::int64_t nulls = 0;
-  GenerationSummary summary;
+  double score = 0;           // percent, two decimals; 0 where every sample failed
+  GenerationSummary summary;  // predictions are empty as the harness sees them: without white space
 };
 
 /// The group's predictions under a setting, without those of failed samples. `first` is the index of the

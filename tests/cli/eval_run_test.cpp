@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-#include "program.h"
+#include "longbench_folder.h"
 #include "support/golden.h"
 
 namespace fs = std::filesystem;
@@ -59,6 +59,41 @@ TEST_F(EvalRun, RunsEverythingAndASecondTimeNothing) {
   const ProgramResult report = run_seer({"report", path("results")});
   EXPECT_EQ(report.exit_code, 0) << report.err;
   EXPECT_LT(report.out.find("## again"), report.out.find("## pico"));
+}
+
+class EvalRunLongBench : public LongBenchTest {};
+
+TEST_F(EvalRunLongBench, FromAPublishedFolderToTheReport) {
+  const json config{{"results", path("results")},
+                    {"threads", 1},
+                    {"selectors", {"dense", "gate", "local"}},
+                    {"tasks",
+                     {{{"task", "longbench"},
+                       {"data", path("bench")},
+                       {"values", {0.002, 0.02}},
+                       {"tasks", {"samsum", "trec"}},
+                       {"max_samples", 4}}}}};
+  const std::vector<std::string> arguments{"eval", "run", write("run.json", config.dump())};
+  const ProgramResult first = run_seer(arguments);
+  ASSERT_EQ(first.exit_code, 0) << first.err;
+  const fs::path folder = path("results/embedded");
+  const json rows = json::parse(read_whole(folder / "longbench.json"));
+  ASSERT_EQ(rows.size(), 10u);  // 2 tasks, dense and two selectors with two values
+  for (const json& row : rows) EXPECT_EQ(row["samples"], 4);
+  for (const char* name : {"dense", "0.002", "0.02", "local_threshold_0.002"})
+    EXPECT_TRUE(fs::exists(folder / "pred_e" / (std::string("pico-llama-19m_") + name) / "trec.jsonl"))
+        << name;
+
+  const ProgramResult second = run_seer(arguments);
+  ASSERT_EQ(second.exit_code, 0) << second.err;
+  EXPECT_NE(second.err.find("40 of 40 samples are there already"), std::string::npos) << second.err;
+  EXPECT_EQ(second.out, first.out);
+
+  const ProgramResult report = run_seer({"report", path("results"), "--markdown", path("report.md")});
+  ASSERT_EQ(report.exit_code, 0) << report.err;
+  const std::string markdown = read_whole(path("report.md"));
+  for (const char* part : {"LongBench-E", "samsum", "trec", "gate", "local"})
+    EXPECT_NE(markdown.find(part), std::string::npos) << part << "\n" << markdown;
 }
 
 TEST_F(EvalRun, GoesOnAfterAnEvaluationThatFails) {

@@ -1,12 +1,9 @@
 // seer eval longbench on made data: from the published layout to scores; interruption; bad input.
-#include <fmt/core.h>
-
 #include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "program.h"
-#include "support/golden.h"
+#include "longbench_folder.h"
 
 namespace fs = std::filesystem;
 
@@ -15,42 +12,9 @@ namespace {
 
 using nlohmann::json;
 
-class EvalLongBench : public ProgramTest {
+class EvalLongBench : public LongBenchTest {
  protected:
-  static constexpr int kSamples = 6;
-  static constexpr int kTasks = 4;
   static constexpr int kSettings = 2;
-
-  void SetUp() override {
-    ProgramTest::SetUp();
-    json prompts, lengths;
-    for (const char* task : {"qasper", "trec", "samsum", "passage_retrieval_en"}) {
-      prompts[task] = "Read this.\n{context}\n{input}";
-      lengths[task] = 3;
-      std::string lines;
-      for (int i = 0; i < kSamples; ++i) lines += sample(task, i).dump() + "\n";
-      write(fmt::format("bench/data/{}_e.jsonl", task), lines);
-    }
-    write("bench/config/dataset2prompt.json", prompts.dump());
-    write("bench/config/dataset2maxlen.json", lengths.dump());
-  }
-
-  static json sample(const std::string& task, int index) {
-    std::string context;
-    for (int i = 0; i < 4 + 3 * index; ++i)
-      context += fmt::format("Item {} of {} is {}. ", i, task, i * index);
-    const bool retrieval = task == "passage_retrieval_en";
-    json line{{"input", fmt::format("Which item is {}?", index)},
-              {"context", context},
-              {"answers", {retrieval ? fmt::format("Paragraph {}", index) : fmt::format("Item {}", index)}},
-              {"length", 2500 * (index % 4)},
-              {"dataset", task + "_e"},
-              {"language", "en"},
-              {"all_classes", nullptr},
-              {"_id", std::to_string(index)}};
-    if (task == "trec") line["all_classes"] = {"Item 1", "Item 2", "Item"};
-    return line;
-  }
 
   std::vector<std::string> arguments(const std::string& results,
                                      const std::vector<std::string>& more = {}) const {

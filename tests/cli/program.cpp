@@ -194,17 +194,22 @@ void ProgramTest::kill_at_random_moments(const std::vector<std::string>& argumen
   EXPECT_EQ(kills, wanted);
 }
 
+nlohmann::json rows_without_times(const fs::path& rows_file) {
+  auto rows = nlohmann::json::parse(read_whole(rows_file));
+  for (auto& row : rows)
+    for (const char* name :
+         {"prefill_seconds", "ttft_seconds", "select_seconds", "attention_seconds", "command"})
+      row.erase(name);
+  return rows;
+}
+
 std::map<std::string, std::string> outcome_of(const fs::path& results, const std::string& rows_file,
                                               const std::string& predictions) {
-  std::map<std::string, std::string> files;
+  std::map<std::string, std::string> files{{rows_file, rows_without_times(results / rows_file).dump()}};
+  if (predictions.empty()) return files;
   for (const auto& entry : fs::recursive_directory_iterator(results / predictions))
     if (entry.is_regular_file())
       files[fs::relative(entry.path(), results).string()] = read_whole(entry.path());
-  auto rows = nlohmann::json::parse(read_whole(results / rows_file));
-  for (auto& row : rows)
-    for (const char* name : {"ttft_seconds", "select_seconds", "attention_seconds", "command"})
-      row.erase(name);
-  files[rows_file] = rows.dump();
   return files;
 }
 

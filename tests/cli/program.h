@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -59,8 +60,11 @@ class ProgramTest : public ::testing::Test {
 
 std::string read_whole(const std::filesystem::path& path);
 
-/// What a finished evaluation that generates leaves, by path below `results`: all files of the folder
-/// `predictions`, and `rows_file` without what differs from run to run.
+/// Rows of an evaluation without what differs from run to run: seconds and the command line.
+nlohmann::json rows_without_times(const std::filesystem::path& rows_file);
+
+/// What a finished evaluation leaves, by path below `results`: all files of the folder `predictions` (may be
+/// empty: none), and the rows of `rows_file` without times.
 std::map<std::string, std::string> outcome_of(const std::filesystem::path& results,
                                               const std::string& rows_file, const std::string& predictions);
 
