@@ -305,7 +305,8 @@ class Run {
       const bool held_out = (i + 1) * options.held_out / count != i * options.held_out / count;
       (held_out ? held_out_ : training_).push_back(files_.back());
     }
-    settings_ = Json{{"model", model_print},
+    settings_ = Json{{"device", name_of(model.device())},
+                     {"model", model_print},
                      {"data", data.hex()},
                      {"gate_type", options.gate.gate_type},
                      {"gate_hidden_size", options.gate.gate_hidden_size},
@@ -402,7 +403,8 @@ class Run {
     load_checkpoint(options_.out, state, settings_.dump());
     const SampleSet training(training_, options_.gate, config_), held_out(held_out_, options_.gate, config_);
     const std::unique_ptr<GateTrainer> trainer =
-        make_cpu_trainer(model_.context(), training, options_.loss, state);
+        model_.device() == Device::kCuda ? make_cuda_trainer(training, options_.loss, state)
+                                         : make_cpu_trainer(model_.context(), training, options_.loss, state);
     Progress progress("distill: training", static_cast<double>(options_.steps), options_.show_progress);
     progress.skip(static_cast<double>(state.step));
 
