@@ -5,8 +5,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <deque>
-#include <numeric>
 #include <ostream>
 #include <string>
 #include <vector>
@@ -15,6 +13,7 @@
 #include "cuda/attention.h"
 #include "support/compare.h"
 #include "train/gate_trainer.h"
+#include "train/random_samples.h"
 
 namespace seer::cuda {
 namespace {
@@ -41,86 +40,27 @@ std::vector<Case> cases() {
           {.name = "forced_double", .num_heads = 10, .force_double = true, .loss = GateLoss::kReference}};
 }
 
-/// Sequences of several lengths with random pooled inputs and targets, for three layers.
-class Samples {
- public:
-  explicit Samples(const Case& c) : model(model_of(c)), gate(gate_of(c)), set({}, gate, model) {
-    unsigned long long seed = 1;
-    for (const std::int64_t n : {5, 70, 33, 128}) {
-      std::vector<GateSample>& layers = set.samples.emplace_back();
-      for (int layer = 0; layer < model.num_layers; ++layer) {
-        GateSample sample{.n = n};
-        sample.q = normal(c.num_heads * n * set.shape.q_width, seed++, 1.0f);
-        sample.k = normal(c.num_kv_heads * n * set.shape.k_width, seed++, 1.0f);
-        std::vector<Float16>& target = targets_.emplace_back();
-        const float* logits = normal(c.num_heads * triangle(n), seed++, 2.0f);
-        for (int head = 0; head < c.num_heads; ++head) {
-          for (std::int64_t row = 0; row < n; ++row) {
-            double sum = 0;
-            for (std::int64_t j = 0; j <= row; ++j) sum += std::exp(logits[j]);
-            for (std::int64_t j = 0; j <= row; ++j)
-              target.push_back(to_float16(static_cast<float>(std::exp(logits[j]) / sum)));
-            logits += row + 1;
-          }
-        }
-        sample.target = target.data();
-        set.ropes.attach(sample);
-        layers.push_back(sample);
-      }
-    }
-  }
-
-  /// Weights drawn from a seed, moments 0.
-  TrainState state() const {
-    TrainState state;
-    state.gate.config = gate;
-    for (int layer = 0; layer < model.num_layers; ++layer) {
-      GateLayer weights;
-      const auto draw = [&](std::int64_t size, unsigned long long seed) {
-        Buffer<float> buffer(size);
-        test::fill_normal({buffer.data(), static_cast<std::size_t>(size)}, seed, 0.05f);
-        return buffer;
-      };
-      const auto seed = static_cast<unsigned long long>(1000 + 2 * layer);
-      weights.k_weight = draw(model.num_kv_heads * set.shape.k_group(), seed);
-      if (set.shape.has_q_linear) weights.q_weight = draw(model.num_kv_heads * set.shape.q_group(), seed + 1);
-      state.k.emplace_back(weights.k_weight.size());
-      state.q.emplace_back(weights.q_weight.size());
-      state.gate.layers.push_back(std::move(weights));
-    }
-    return state;
-  }
-
- private:
-  static ModelConfig model_of(const Case& c) {
-    ModelConfig model;
-    model.num_layers = 3;
-    model.num_heads = c.num_heads;
-    model.num_kv_heads = c.num_kv_heads;
-    model.head_dim = 64;
-    model.max_position_embeddings = model.rope.max_position_embeddings = 1 << 17;
-    return model;
-  }
-  static GateConfig gate_of(const Case& c) {
-    GateConfig gate = parse_gate_type(c.gate_type);
-    gate.gate_hidden_size = c.gate_dim;
-    gate.force_double = c.force_double;
-    return gate;
-  }
-  const float* normal(std::int64_t size, unsigned long long seed, float scale) {
-    std::vector<float>& values = values_.emplace_back(static_cast<std::size_t>(size));
-    test::fill_normal(values, seed, scale);
-    return values.data();
-  }
-
-  std::deque<std::vector<float>> values_;
-  std::deque<std::vector<Float16>> targets_;
-
- public:
+ModelConfig model_of(const Case& c) {
   ModelConfig model;
-  GateConfig gate;
-  SampleSet set;
-};
+  model.num_layers = 3;
+  model.num_heads = c.num_heads;
+  model.num_kv_heads = c.num_kv_heads;
+  model.head_dim = 64;
+  model.max_position_embeddings = model.rope.max_position_embeddings = 1 << 17;
+  return model;
+}
+
+GateConfig gate_of(const Case& c) {
+  GateConfig gate = parse_gate_type(c.gate_type);
+  gate.gate_hidden_size = c.gate_dim;
+  gate.force_double = c.force_double;
+  return gate;
+}
+
+RandomSamples samples_of(const Case& c) {
+  constexpr std::int64_t kBlocks[] = {5, 70, 33, 128};
+  return RandomSamples(model_of(c), gate_of(c), kBlocks);
+}
 
 /// Batches of three of the four sequences, a learning rate that moves.
 std::vector<double> take_step(GateTrainer& trainer, std::int64_t step) {
@@ -149,11 +89,11 @@ class GateTrain : public ::testing::TestWithParam<Case> {
 };
 
 TEST_P(GateTrain, OneStepHasTheCpusGradient) {
-  const Samples samples(GetParam());
+  const RandomSamples samples = samples_of(GetParam());
   TrainState cpu_state = samples.state(), gpu_state = samples.state();
   const Context context(2);
-  const auto cpu = make_cpu_trainer(context, samples.set, GetParam().loss, cpu_state);
-  const auto gpu = make_cuda_trainer(samples.set, GetParam().loss, gpu_state);
+  const auto cpu = make_cpu_trainer(context, samples.set(), GetParam().loss, cpu_state);
+  const auto gpu = make_cuda_trainer(samples.set(), GetParam().loss, gpu_state);
   const std::vector<double> cpu_loss = take_step(*cpu, 1), gpu_loss = take_step(*gpu, 1);
   gpu->read_back();
   for (std::size_t layer = 0; layer < cpu_loss.size(); ++layer) {
@@ -173,11 +113,11 @@ TEST_P(GateTrain, OneStepHasTheCpusGradient) {
 }
 
 TEST_P(GateTrain, LossesFollowTheCpus) {
-  const Samples samples(GetParam());
+  const RandomSamples samples = samples_of(GetParam());
   TrainState cpu_state = samples.state(), gpu_state = samples.state();
   const Context context(2);
-  const auto cpu = make_cpu_trainer(context, samples.set, GetParam().loss, cpu_state);
-  const auto gpu = make_cuda_trainer(samples.set, GetParam().loss, gpu_state);
+  const auto cpu = make_cpu_trainer(context, samples.set(), GetParam().loss, cpu_state);
+  const auto gpu = make_cuda_trainer(samples.set(), GetParam().loss, gpu_state);
   double largest = 0;
   for (std::int64_t step = 1; step <= 20; ++step) {
     const std::vector<double> cpu_loss = take_step(*cpu, step), gpu_loss = take_step(*gpu, step);
@@ -191,14 +131,14 @@ TEST_P(GateTrain, LossesFollowTheCpus) {
 }
 
 TEST_P(GateTrain, AnInterruptedRunEndsWithTheSameBits) {
-  const Samples samples(GetParam());
+  const RandomSamples samples = samples_of(GetParam());
   TrainState whole = samples.state(), parts = samples.state();
-  const auto undisturbed = make_cuda_trainer(samples.set, GetParam().loss, whole);
+  const auto undisturbed = make_cuda_trainer(samples.set(), GetParam().loss, whole);
   for (std::int64_t step = 1; step <= 6; ++step) take_step(*undisturbed, step);
   undisturbed->read_back();
   for (const std::int64_t first : {1, 3, 4}) {
     const std::int64_t last = first == 1 ? 2 : first == 3 ? 3 : 6;
-    const auto trainer = make_cuda_trainer(samples.set, GetParam().loss, parts);
+    const auto trainer = make_cuda_trainer(samples.set(), GetParam().loss, parts);
     for (std::int64_t step = first; step <= last; ++step) take_step(*trainer, step);
     trainer->read_back();
   }
