@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "core/dtype.h"
+#include "ops/adam_factors.h"
 
 namespace seer::cuda {
 
@@ -47,16 +48,6 @@ struct GateTrainItem {
   std::size_t sequence = 0;
   std::int64_t skip_rows = 0;
   double row_weight = 0;
-};
-
-/// Factors of one AdamW update: with g the gradient, m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2)
-/// g^2 and w -= rate * m / (sqrt(v * v_share) + epsilon).
-struct AdamFactors {
-  float beta1 = 0;
-  float beta2 = 0;
-  float epsilon = 0;
-  float rate = 0;
-  float v_share = 0;
 };
 
 /// Gates in training. Products in float32 (no tf32); the same inputs give the same bits.

@@ -5,13 +5,18 @@
 
 namespace seer {
 
+AdamFactors adam_factors(const AdamOptions& options, std::int64_t step, double learning_rate) {
+  const auto count = static_cast<double>(step);
+  return {.beta1 = static_cast<float>(options.beta1),
+          .beta2 = static_cast<float>(options.beta2),
+          .epsilon = static_cast<float>(options.epsilon),
+          .rate = static_cast<float>(learning_rate / (1 - std::pow(options.beta1, count))),
+          .v_share = static_cast<float>(1 / (1 - std::pow(options.beta2, count)))};
+}
+
 void adam_update(const AdamOptions& options, std::int64_t step, double learning_rate, std::int64_t size,
                  const float* gradient, float* parameters, float* m, float* v) {
-  const auto beta1 = static_cast<float>(options.beta1), beta2 = static_cast<float>(options.beta2);
-  const auto epsilon = static_cast<float>(options.epsilon);
-  const auto count = static_cast<double>(step);
-  const auto rate = static_cast<float>(learning_rate / (1 - std::pow(options.beta1, count)));
-  const auto v_share = static_cast<float>(1 / (1 - std::pow(options.beta2, count)));
+  const auto [beta1, beta2, epsilon, rate, v_share] = adam_factors(options, step, learning_rate);
   for (std::int64_t i = 0; i < size; ++i) {
     const float g = gradient[i];
     m[i] = beta1 * m[i] + (1 - beta1) * g;

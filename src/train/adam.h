@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "ops/adam_factors.h"
+
 namespace seer {
 
 struct AdamOptions {
@@ -10,6 +12,9 @@ struct AdamOptions {
   double beta2 = 0.999;
   double epsilon = 1e-8;
 };
+
+/// What one update's options, number (from 1) and learning rate come to.
+AdamFactors adam_factors(const AdamOptions& options, std::int64_t step, double learning_rate);
 
 /// One update of `size` parameters; `step` counts from 1. m and v are the running moments.
 void adam_update(const AdamOptions& options, std::int64_t step, double learning_rate, std::int64_t size,

@@ -1,12 +1,10 @@
 #include "train/distill.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
-#include <map>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <numeric>
 
@@ -15,6 +13,8 @@
 #include "io/mapped_file.h"
 #include "io/tensor_file.h"
 #include "train/adam.h"
+#include "train/gate_trainer.h"
+#include "train/sample_set.h"
 #include "train/target_cache.h"
 
 namespace seer {
@@ -79,24 +79,7 @@ std::string sequence_fingerprint(const std::string& model, const GateConfig& gat
   return hash.hex();
 }
 
-// ---- weights and moments ----
-
-struct Moments {
-  Buffer<float> gradient, m, v;
-  explicit Moments(std::int64_t size) : gradient(size), m(size), v(size) {
-    std::fill(m.begin(), m.end(), 0.0f);
-    std::fill(v.begin(), v.end(), 0.0f);
-  }
-};
-
-/// Gates of all layers with the optimizer's state.
-struct TrainState {
-  Gate gate;
-  std::vector<Moments> k, q;  // q: empty buffers without a q linear
-  std::int64_t step = 0;
-  double seconds = 0;
-  std::string log;  // lines of distill.jsonl
-};
+// ---- weights before the first step ----
 
 Buffer<float> initial_matrices(GateInit init, std::int64_t heads, int in_dim, int out_dim, int avg_offset,
                                std::uint64_t seed) {
@@ -205,75 +188,6 @@ bool load_checkpoint(const std::string& out, TrainState& state, const std::strin
   state.seconds = std::stod(metadata("seconds"));
   state.log = metadata("log");
   return true;
-}
-
-// ---- sequences on disk ----
-
-/// Rotary tables by the number of blocks: only dynamic scaling makes them differ.
-class GateRopes {
- public:
-  GateRopes(const ModelConfig& model, int dim) : model_(model), dim_(dim) {}
-
-  void attach(GateSample& sample) {
-    auto [found, is_new] = tables_.try_emplace(sample.n);
-    Table& table = found->second;
-    if (is_new) {
-      table.cos = Buffer<float>(sample.n * dim_ / 2);
-      table.sin = Buffer<float>(sample.n * dim_ / 2);
-      RopeTable(model_.rope, dim_, sample.n * kBlockSize)
-          .fill(0, kBlockSize, sample.n, table.cos.data(), table.sin.data());
-    }
-    sample.cos = table.cos.data();
-    sample.sin = table.sin.data();
-  }
-
- private:
-  struct Table {
-    Buffer<float> cos, sin;
-  };
-  ModelConfig model_;
-  int dim_;
-  std::map<std::int64_t, Table> tables_;
-};
-
-/// Samples [sequence][layer] with their files open.
-struct SampleSet {
-  SampleSet(const std::vector<std::string>& files, const GateConfig& gate, const ModelConfig& model)
-      : shape(gate, model), ropes(model, gate.gate_hidden_size) {
-    for (const std::string& file : files) {
-      sequences.emplace_back(file, shape, model.num_layers);
-      std::vector<GateSample>& layers = samples.emplace_back();
-      for (int layer = 0; layer < model.num_layers; ++layer) {
-        layers.push_back(sequences.back().sample(layer));
-        ropes.attach(layers.back());
-      }
-    }
-  }
-
-  GateShape shape;
-  GateRopes ropes;
-  std::vector<CachedSequence> sequences;
-  std::vector<std::vector<GateSample>> samples;
-};
-
-/// Products inside a work item take one thread, also where a single item or thread opens no parallel region:
-/// the order of their sums must not depend on the number of threads.
-class SingleThreadedProducts {
- public:
-  SingleThreadedProducts() { omp_set_num_threads(1); }
-  ~SingleThreadedProducts() { omp_set_num_threads(before_); }
-  SingleThreadedProducts(const SingleThreadedProducts&) = delete;
-  SingleThreadedProducts& operator=(const SingleThreadedProducts&) = delete;
-
- private:
-  int before_ = omp_get_max_threads();
-};
-
-/// One per thread.
-std::vector<GateGradient> make_workers(const Context& context, const GateShape& shape) {
-  std::vector<GateGradient> workers;
-  for (int thread = 0; thread < context.num_threads(); ++thread) workers.emplace_back(shape);
-  return workers;
 }
 
 // ---- measuring ----
@@ -391,7 +305,8 @@ class Run {
       const bool held_out = (i + 1) * options.held_out / count != i * options.held_out / count;
       (held_out ? held_out_ : training_).push_back(files_.back());
     }
-    settings_ = Json{{"model", model_print},
+    settings_ = Json{{"device", name_of(model.device())},
+                     {"model", model_print},
                      {"data", data.hex()},
                      {"gate_type", options.gate.gate_type},
                      {"gate_hidden_size", options.gate.gate_hidden_size},
@@ -473,55 +388,28 @@ class Run {
   }
 
   /// One update of all gates; losses by layer.
-  std::vector<double> train_step(TrainState& state, const SampleSet& set,
-                                 std::vector<GateGradient>& workers) {
-    const GateShape& shape = set.shape;
+  std::vector<double> train_step(TrainState& state, GateTrainer& trainer) {
     const std::vector<std::size_t> batch = batch_of(state.step);
     const std::int64_t step = state.step + 1;
-    const double rate =
-        cosine_learning_rate(options_.learning_rate, options_.warmup_steps, options_.steps, step);
-    const double share = 1.0 / static_cast<double>(batch.size());
-    const std::int64_t items = std::int64_t{config_.num_layers} * shape.num_kv_heads;
-    std::vector<double> losses(static_cast<std::size_t>(items), 0.0);
-    // A KV head's matrices of one layer learn from nothing but their own samples: no two items share
-    // anything.
-    model_.context().parallel_for(items, [&](std::int64_t item, int thread) {
-      const auto layer = static_cast<std::size_t>(item / shape.num_kv_heads);
-      const std::int64_t kv_head = item % shape.num_kv_heads;
-      GateLayer& weights = state.gate.layers[layer];
-      const std::int64_t k_first = kv_head * shape.k_group(), q_first = kv_head * shape.q_group();
-      float* d_k = state.k[layer].gradient.data() + k_first;
-      float* d_q = shape.has_q_linear ? state.q[layer].gradient.data() + q_first : nullptr;
-      std::fill_n(d_k, shape.k_group(), 0.0f);
-      if (d_q != nullptr) std::fill_n(d_q, shape.q_group(), 0.0f);
-      for (const std::size_t sequence : batch)
-        losses[static_cast<std::size_t>(item)] +=
-            share * workers[static_cast<std::size_t>(thread)].backward(set.samples[sequence][layer],
-                                                                       static_cast<int>(kv_head), weights,
-                                                                       options_.loss, share, d_k, d_q);
-      adam_update({}, step, rate, shape.k_group(), d_k, weights.k_weight.data() + k_first,
-                  state.k[layer].m.data() + k_first, state.k[layer].v.data() + k_first);
-      if (d_q != nullptr)
-        adam_update({}, step, rate, shape.q_group(), d_q, weights.q_weight.data() + q_first,
-                    state.q[layer].m.data() + q_first, state.q[layer].v.data() + q_first);
-    });
+    std::vector<double> losses = trainer.step(
+        batch, step,
+        cosine_learning_rate(options_.learning_rate, options_.warmup_steps, options_.steps, step));
     state.step = step;
-    std::vector<double> by_layer(static_cast<std::size_t>(config_.num_layers), 0.0);
-    for (std::int64_t item = 0; item < items; ++item)
-      by_layer[static_cast<std::size_t>(item / shape.num_kv_heads)] += losses[static_cast<std::size_t>(item)];
-    return by_layer;
+    return losses;
   }
 
   DistillResult train() {
-    const SingleThreadedProducts single_threaded;
     TrainState state = initial_state(options_, config_);
     load_checkpoint(options_.out, state, settings_.dump());
     const SampleSet training(training_, options_.gate, config_), held_out(held_out_, options_.gate, config_);
-    std::vector<GateGradient> workers = make_workers(model_.context(), training.shape);
+    const std::unique_ptr<GateTrainer> trainer =
+        model_.device() == Device::kCuda ? make_cuda_trainer(training, options_.loss, state)
+                                         : make_cpu_trainer(model_.context(), training, options_.loss, state);
     Progress progress("distill: training", static_cast<double>(options_.steps), options_.show_progress);
     progress.skip(static_cast<double>(state.step));
 
     const auto evaluate = [&] {
+      trainer->read_back();
       GateQuality quality = measure(model_.context(), config_, state.gate, held_out, options_.recall_density);
       state.log +=
           Json{{"step", state.step}, {"held_out_loss", quality.loss}, {"recall", quality.recall}}.dump() +
@@ -535,7 +423,7 @@ class Run {
     std::int64_t steps_here = 0;
     while (state.step < options_.steps) {
       const auto start = Clock::now();
-      const std::vector<double> loss = train_step(state, training, workers);
+      const std::vector<double> loss = train_step(state, *trainer);
       SEER_CHECK(std::isfinite(mean(loss)), "distill: the loss became {} at step {}; lower --lr", mean(loss),
                  state.step);
       const bool is_last = state.step == options_.steps;
@@ -545,8 +433,10 @@ class Run {
       state.seconds += seconds_since(start);
       progress.update(static_cast<double>(state.step), fmt::format("loss {:.4f}", mean(loss)));
       const bool stops = ++steps_here == options_.stop_after;
-      if (state.step % options_.checkpoint_every == 0 || stops || is_last)
+      if (state.step % options_.checkpoint_every == 0 || stops || is_last) {
+        trainer->read_back();
         save_checkpoint(options_.out, state, settings_.dump());
+      }
       if (stops && !is_last) return {.finished = false, .steps = state.step, .seconds = state.seconds};
     }
     return finish(state, evaluate());

@@ -1,5 +1,7 @@
 #include "train/gate_gradient.h"
 
+#include <omp.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -141,5 +143,15 @@ double GateGradient::backward(const GateSample& sample, int kv_head, const GateL
   if (shape_.has_q_linear) add_key_gradient(d_k);
   return total;
 }
+
+std::vector<GateGradient> make_workers(const Context& context, const GateShape& shape) {
+  std::vector<GateGradient> workers;
+  for (int thread = 0; thread < context.num_threads(); ++thread) workers.emplace_back(shape);
+  return workers;
+}
+
+SingleThreadedProducts::SingleThreadedProducts() : before_(omp_get_max_threads()) { omp_set_num_threads(1); }
+
+SingleThreadedProducts::~SingleThreadedProducts() { omp_set_num_threads(before_); }
 
 }  // namespace seer

@@ -3,8 +3,10 @@
 
 #include <cstdint>
 #include <functional>
+#include <vector>
 
 #include "core/buffer.h"
+#include "core/context.h"
 #include "core/dtype.h"
 #include "model/gate.h"
 
@@ -77,6 +79,22 @@ class GateGradient {
 
   GateShape shape_;
   Buffer<float> q_, k_, d_q_, d_k_, scores_, target_;
+};
+
+/// One per thread.
+std::vector<GateGradient> make_workers(const Context& context, const GateShape& shape);
+
+/// While it lives, products inside a work item take one thread, also where a single item or thread opens no
+/// parallel region: the order of their sums must not depend on the number of threads.
+class SingleThreadedProducts {
+ public:
+  SingleThreadedProducts();
+  ~SingleThreadedProducts();
+  SingleThreadedProducts(const SingleThreadedProducts&) = delete;
+  SingleThreadedProducts& operator=(const SingleThreadedProducts&) = delete;
+
+ private:
+  int before_;
 };
 
 }  // namespace seer
