@@ -76,6 +76,7 @@ int main(int argc, char** argv) {
   CLI::App& bench = *app.add_subcommand("bench", "Benchmarks");
   need_subcommand(bench);
   add_bench_attention(bench);
+  add_bench_gate(bench);
   add_bench_model(bench);
 
   try {

@@ -6,6 +6,7 @@
 #include "cuda/gate.h"
 #include "cuda/rope_pool.h"
 #include "cuda/select.h"
+#include "gate_bench.h"
 
 namespace seer::cuda {
 namespace {
@@ -27,6 +28,7 @@ TEST(NoCuda, SaysWhatIsMissing) {
   EXPECT_THROW(threshold_for_density(nullptr, 1, 1, 0, 1, 1, nullptr, nullptr, nullptr), Error);
   EXPECT_THROW(bench_attention_prefill({}, {}), Error);
   EXPECT_THROW(bench_attention_decode({}, {}), Error);
+  EXPECT_THROW(bench_gate({}, {}), Error);
 }
 
 }  // namespace
