@@ -20,4 +20,5 @@ void add_inspect(CLI::App& parent);
 void add_report(CLI::App& parent);
 void add_bench_attention(CLI::App& bench);
 void add_bench_distill(CLI::App& bench);
+void add_bench_gate(CLI::App& bench);
 void add_bench_model(CLI::App& bench);

@@ -77,6 +77,7 @@ int main(int argc, char** argv) {
   need_subcommand(bench);
   add_bench_attention(bench);
   add_bench_distill(bench);
+  add_bench_gate(bench);
   add_bench_model(bench);
 
   try {

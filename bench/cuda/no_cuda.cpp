@@ -1,6 +1,7 @@
 // The benchmarks' place in a build without CUDA.
 #include "attention_bench.h"
 #include "core/check.h"
+#include "gate_bench.h"
 
 namespace seer::cuda {
 
@@ -18,6 +19,10 @@ void bench_attention_decode(const AttentionBenchOptions&, const AttentionReport&
 
 void bench_pooled_target(const AttentionBenchOptions&, const AttentionReport&) {
   fail("bench attention: this program was built without CUDA");
+}
+
+void bench_gate(const GateBenchOptions&, const std::function<void(const GateTiming&)>&) {
+  fail("bench gate: this program was built without CUDA");
 }
 
 }  // namespace seer::cuda

@@ -7,6 +7,7 @@
 #include "cuda/pooled_target.h"
 #include "cuda/rope_pool.h"
 #include "cuda/select.h"
+#include "gate_bench.h"
 
 namespace seer::cuda {
 namespace {
@@ -30,6 +31,7 @@ TEST(NoCuda, SaysWhatIsMissing) {
   EXPECT_THROW(bench_attention_prefill({}, {}), Error);
   EXPECT_THROW(bench_attention_decode({}, {}), Error);
   EXPECT_THROW(bench_pooled_target({}, {}), Error);
+  EXPECT_THROW(bench_gate({}, {}), Error);
 }
 
 }  // namespace

@@ -1,0 +1,61 @@
+// The gate's kernels on random data of one layer and length, for benchmarks.
+#pragma once
+
+#include <cstdint>
+
+#include "cuda/attention.h"
+#include "cuda/device_array.h"
+#include "cuda/gate.h"
+#include "cuda/rope_pool.h"
+
+namespace seer::cuda {
+
+struct GateShape {
+  std::int64_t length = 0;
+  int heads = 32;
+  int kv_heads = 8;
+  int head_dim = 128;
+};
+
+/// Everything between the projections of a layer and its attention, with the gate Qavg_Kmaxminavg: q has no
+/// linear, k one matrix a query head. Calls are asynchronous on the stream.
+class GatePipeline {
+ public:
+  explicit GatePipeline(const GateShape& shape);
+
+  void rope(Stream stream);       // RoPE and the cache alone
+  void rope_pool(Stream stream);  // and pooling
+  void project_k(Stream stream);  // successive calls use the weights of different layers
+  void rope_q(Stream stream);
+  void select(const SelectParams& params, Stream stream);
+  /// The last four.
+  void all(const SelectParams& params, Stream stream);
+
+  /// The rule's parameters that select about this share of the causal blocks, by bisection.
+  SelectParams params_for(SelectRule rule, double density);
+  /// What select() chooses: share of the causal blocks.
+  double density(const SelectParams& params);
+
+  const std::uint64_t* mask() const { return mask_.data(); }
+  std::int64_t mask_words() const { return mask_words_; }
+
+  // Bytes that each step moves at least, everything once.
+  double rope_bytes() const;
+  double pool_bytes() const;  // on top
+  double project_bytes() const;
+  double rope_q_bytes() const;
+  double select_bytes() const;
+
+ private:
+  RopePoolParams rope_params();
+
+  GateShape shape_;
+  std::int64_t blocks_, mask_words_;
+  DeviceArray<std::uint16_t> qkv_, q_, cache_, weights_, gate_q_, gate_k_;
+  DeviceArray<float> cos_, sin_, block_cos_, block_sin_, q_pooled_, k_pooled_;
+  DeviceArray<std::int32_t> page_table_;
+  DeviceArray<std::uint64_t> mask_, selected_;
+  int layer_ = 0;
+};
+
+}  // namespace seer::cuda
