@@ -18,8 +18,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr const char* kProvenance[] = {"version", "command", "model", "gate",    "data",
-                                       "dtype",   "device",  "isa",   "threads", "seed"};
+constexpr const char* kProvenance[] = {"version", "command", "model",   "gate", "data",         "dtype",
+                                       "device",  "isa",     "threads", "seed", "chat_template"};
 constexpr const char* kRulerRows = "ruler.json";
 constexpr const char* kRulerSamples = "ruler.samples.jsonl";
 constexpr const char* kSampleOrigin[] = {"selector", "rule", "value", "model",
