@@ -63,7 +63,7 @@ void add_bench_attention(CLI::App& bench) {
                       "to do")
           ->capture_default_str()};
   const std::vector<CLI::Option*> of_gpu = {
-      command.add_option("--op", flags->op, "GPU: prefill or decode")->capture_default_str(),
+      command.add_option("--op", flags->op, "GPU: prefill, decode or target")->capture_default_str(),
       command.add_option("--batches", flags->batches, "GPU, decode: sequences")
           ->delimiter(',')
           ->capture_default_str(),

@@ -16,7 +16,8 @@ using namespace seer;
 namespace {
 
 cuda::AttentionBenchOptions options_of(const AttentionBenchFlags& flags) {
-  SEER_CHECK(flags.op == "prefill" || flags.op == "decode", "--op {}: expected prefill or decode", flags.op);
+  SEER_CHECK(flags.op == "prefill" || flags.op == "decode" || flags.op == "target",
+             "--op {}: expected prefill, decode or target", flags.op);
   SEER_CHECK(flags.dtype.empty() || flags.dtype == "bfloat16" || flags.dtype == "float16",
              "--dtype {}: expected bfloat16 or float16", flags.dtype);
   SEER_CHECK(flags.same_bits >= 0, "--same-bits {}: expected a number of runs", flags.same_bits);
@@ -100,5 +101,8 @@ void bench_attention_cuda(const AttentionBenchFlags& flags) {
     records.push_back(record_of(timing, flags, roof));
     write_file_atomically(flags.json, records.dump(1) + '\n');
   };
-  (flags.op == "prefill" ? cuda::bench_attention_prefill : cuda::bench_attention_decode)(options, report);
+  const auto bench = flags.op == "prefill"  ? cuda::bench_attention_prefill
+                     : flags.op == "decode" ? cuda::bench_attention_decode
+                                            : cuda::bench_pooled_target;
+  bench(options, report);
 }

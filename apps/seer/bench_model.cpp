@@ -1,5 +1,8 @@
 // seer bench model: times prefill (dense and sparse) and decode of a model, with the stages and the memory.
+#include "bench_model.h"
+
 #include <fmt/core.h>
+#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -17,7 +20,8 @@
 #include "commands.h"
 #include "common.h"
 #include "core/check.h"
-#include "ops/attention.h"
+#include "model/cpu_transformer.h"
+#include "model/shapes.h"
 
 using namespace seer;
 
@@ -25,16 +29,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-struct Flags {
-  ModelFlags model;
-  std::vector<std::int64_t> prefill = {2048, 8192};
-  std::vector<std::int64_t> decode_context = {2048, 8192};
-  std::vector<double> densities = {1.0, 0.2};
-  std::string selector = "gate";
-  int repeats = 3;
-  int decode_tokens = 64;
-  std::string json;
-};
+using Flags = BenchModelFlags;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
@@ -49,14 +44,6 @@ struct Timing {
 Timing summary(std::vector<double> seconds) {
   std::sort(seconds.begin(), seconds.end());
   return {seconds.front(), seconds[seconds.size() / 2]};
-}
-
-std::vector<std::int32_t> random_ids(std::int64_t count, std::int64_t vocab_size) {
-  std::mt19937 random(1);
-  std::vector<std::int32_t> ids(static_cast<std::size_t>(count));
-  for (std::int32_t& id : ids)
-    id = static_cast<std::int32_t>(random() % static_cast<std::uint64_t>(vocab_size));
-  return ids;
 }
 
 /// The value of a line like "VmHWM:  1234 kB" or "model name : ..." in a file of /proc; empty if absent.
@@ -97,7 +84,7 @@ nlohmann::json bench_prefill(const Flags& flags, Transformer& model, std::int64_
     sparsity.density = density;
   }
   const ChosenSelector chosen = choose_selector(sparsity, flags.model, model.config(), 1);
-  const std::vector<std::int32_t> ids = random_ids(length, model.config().vocab_size);
+  const std::vector<std::int32_t> ids = bench_ids(length, model.config().vocab_size);
   std::vector<double> seconds;
   PrefillStats best;
   for (int run = 0; run <= flags.repeats; ++run) {
@@ -121,14 +108,14 @@ nlohmann::json bench_prefill(const Flags& flags, Transformer& model, std::int64_
 }
 
 /// Attention of one decoded token in all layers, timed alone.
-double decode_attention_seconds(const Transformer& model, const Sequence& sequence, int repeats) {
+double decode_attention_seconds(const CpuTransformer& model, const Sequence& sequence, int repeats) {
   const ModelConfig& config = model.config();
   std::vector<float> q(static_cast<std::size_t>(config.q_size()), 0.5f), out(q.size());
   double least = 0;
   for (int run = 0; run < repeats; ++run) {
     const auto start = Clock::now();
     for (int layer = 0; layer < config.num_layers; ++layer) {
-      const PagedKv kv = sequence.layer(layer);
+      const PagedKv kv = model.layer(sequence, layer);
       attention_decode(model.context(), {.q = q.data(),
                                          .out = out.data(),
                                          .num_heads = config.num_heads,
@@ -141,9 +128,9 @@ double decode_attention_seconds(const Transformer& model, const Sequence& sequen
   return least;
 }
 
-nlohmann::json bench_decode(const Flags& flags, Transformer& model, std::int64_t context) {
+nlohmann::json bench_decode(const Flags& flags, CpuTransformer& model, std::int64_t context) {
   Sequence sequence = model.new_sequence();
-  const std::vector<std::int32_t> ids = random_ids(context + flags.decode_tokens, model.config().vocab_size);
+  const std::vector<std::int32_t> ids = bench_ids(context + flags.decode_tokens, model.config().vocab_size);
   model.prefill(sequence, {.tokens = {ids.data(), static_cast<std::size_t>(context)}});
   std::vector<float> logits(static_cast<std::size_t>(model.config().vocab_size));
   std::vector<double> seconds;
@@ -172,32 +159,24 @@ nlohmann::json bench_decode(const Flags& flags, Transformer& model, std::int64_t
           {"attention_share", attention}};
 }
 
-void run(const Flags& flags) {
-  for (const std::int64_t length : flags.prefill)
-    SEER_CHECK(length > 0, "--prefill {}: expected positive numbers of tokens", length);
-  for (const std::int64_t length : flags.decode_context)
-    SEER_CHECK(length > 0, "--decode-context {}: expected positive numbers of tokens", length);
-  for (const double density : flags.densities)
-    SEER_CHECK(density > 0 && density <= 1, "--densities {}: expected numbers above 0 and up to 1", density);
-  SEER_CHECK(flags.selector != "dense", "--selector dense: name density 1 in --densities instead");
-
+void run_cpu(const Flags& flags) {
   LoadedModel loaded = load_model(flags.model);
-  Transformer& model = *loaded.transformer;
+  auto& model = dynamic_cast<CpuTransformer&>(*loaded.transformer);
   const double weights = weight_mebibytes(loaded.folder);
   const std::string cpu = proc_value("/proc/cpuinfo", "model name");
-  const std::string_view dtype = dtype_name(model.options());
+  const std::string_view dtype = dtype_name(model.device(), model.options());
   fmt::print("{}, {}, {} threads, {}; {}: {:.1f} MiB of weights\n", cpu, name_of(model.context().isa()),
              model.context().num_threads(), dtype, loaded.folder, weights);
   fmt::print("{:<8} {:>7} {:>8} {:>10} {:>10} {:>11} {:>8} {:>10} {:>7}\n", "stage", "tokens", "density",
              "least ms", "median ms", "tokens/s", "select", "attention", "rest");
   nlohmann::json records = nlohmann::json::array();
   std::int64_t longest = 0;
-  for (const std::int64_t length : flags.prefill) {
+  for (const std::int64_t length : flags.lengths) {
     longest = std::max(longest, length);
     for (const double density : flags.densities)
       records.push_back(bench_prefill(flags, model, length, density));
   }
-  for (const std::int64_t context : flags.decode_context) {
+  for (const std::int64_t context : flags.contexts) {
     longest = std::max(longest, context + flags.decode_tokens);
     records.push_back(bench_decode(flags, model, context));
   }
@@ -223,7 +202,29 @@ void run(const Flags& flags) {
   SEER_CHECK(file.good(), "--json {}: cannot write", flags.json);
 }
 
+void run(Flags flags) {
+  for (const std::int64_t length : flags.lengths)
+    SEER_CHECK(length > 0, "--lengths {}: expected positive numbers of tokens", length);
+  for (const std::int64_t length : flags.contexts)
+    SEER_CHECK(length > 0, "--contexts {}: expected positive numbers of tokens", length);
+  for (const double density : flags.densities)
+    SEER_CHECK(density > 0 && density <= 1, "--densities {}: expected numbers above 0 and up to 1", density);
+  SEER_CHECK(flags.selector != "dense", "--selector dense: name density 1 in --densities instead");
+  if (flags.lengths.empty() && flags.contexts.empty()) flags.lengths = flags.contexts = {2048, 8192};
+  if (device_of(flags.model) == Device::kCuda) return bench_model_cuda(flags);
+  SEER_CHECK(flags.shape.empty(), "--shape: weights are drawn on the GPU; add --device cuda");
+  run_cpu(flags);
+}
+
 }  // namespace
+
+std::vector<std::int32_t> bench_ids(std::int64_t count, std::int64_t vocab_size) {
+  std::mt19937 random(1);
+  std::vector<std::int32_t> ids(static_cast<std::size_t>(count));
+  for (std::int32_t& id : ids)
+    id = static_cast<std::int32_t>(random() % static_cast<std::uint64_t>(vocab_size));
+  return ids;
+}
 
 void add_bench_model(CLI::App& bench) {
   auto flags = std::make_shared<Flags>();
@@ -231,12 +232,18 @@ void add_bench_model(CLI::App& bench) {
   add_model_argument(command, flags->model);
   add_execution_flags(command, flags->model);
   add_gate_flag(command, flags->model);
-  command.add_option("--prefill", flags->prefill, "prompt lengths in tokens")
-      ->delimiter(',')
-      ->capture_default_str();
-  command.add_option("--decode-context", flags->decode_context, "tokens held before decoding")
-      ->delimiter(',')
-      ->capture_default_str();
+  add_context_flag(command, flags->model);
+  command.add_option("--shape", flags->shape,
+                     "GPU: random weights in the shape of a published model instead of MODEL: " +
+                         fmt::format("{}", fmt::join(shape_names(), ", ")));
+  command
+      .add_option("--lengths", flags->lengths,
+                  "prompt lengths in tokens (default: 2048,8192, unless --contexts are named)")
+      ->delimiter(',');
+  command
+      .add_option("--contexts", flags->contexts,
+                  "tokens held before decoding (default: 2048,8192, unless --lengths are named)")
+      ->delimiter(',');
   command.add_option("--densities", flags->densities, "shares of attention in prefill; 1 is dense")
       ->delimiter(',')
       ->capture_default_str();

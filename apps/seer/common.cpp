@@ -10,7 +10,10 @@
 #include <limits>
 
 #include "core/check.h"
+#include "cuda/attention.h"
+#include "cuda_model/cuda_transformer.h"
 #include "io/tensor_file.h"
+#include "model/cpu_transformer.h"
 
 namespace fs = std::filesystem;
 using namespace seer;
@@ -53,7 +56,8 @@ void add_execution_flags(CLI::App& command, ModelFlags& flags) {
   command.add_option("--device", flags.device, "cpu or cuda")->capture_default_str();
   command
       .add_option("--dtype", flags.dtype,
-                  "float32, bfloat16 (KV cache, and products where the CPU has them) or auto (bfloat16)")
+                  "float32 (CPU), float16 (GPU), bfloat16 (KV cache, and products where the CPU has them) or "
+                  "auto (bfloat16; on the GPU float16 for F16 weights)")
       ->capture_default_str();
   command.add_option("--threads", flags.threads, "threads (default: one per core)")
       ->check(CLI::Range(1, 1024));
@@ -101,34 +105,46 @@ Gate load_gate(const ModelFlags& flags, const ModelConfig& config) {
   return seer::load_gate(folder, config);
 }
 
-Context make_context(const ModelFlags& flags) {
+Device device_of(const ModelFlags& flags) {
   SEER_CHECK(flags.device == "cpu" || flags.device == "cuda", "--device: expected cpu or cuda, found \"{}\"",
              flags.device);
-  SEER_CHECK(flags.device == "cpu", "--device cuda: models run on the CPU only; use --device cpu");
-  return Context(flags.threads);
+  if (flags.device == "cpu") return Device::kCpu;
+  std::string reason;
+  SEER_CHECK(cuda::available(&reason), "--device cuda: {}; use --device cpu", reason);
+  return Device::kCuda;
 }
 
-TransformerOptions transformer_options(const ModelFlags& flags) {
-  SEER_CHECK(flags.dtype == "float32" || flags.dtype == "bfloat16" || flags.dtype == "auto",
-             "--dtype: expected float32, bfloat16 or auto, found \"{}\"", flags.dtype);
+TransformerOptions transformer_options(const ModelFlags& flags, DType weights) {
+  const bool on_gpu = device_of(flags) == Device::kCuda;
+  const std::string& dtype = flags.dtype;
+  SEER_CHECK(dtype == "auto" || dtype == "bfloat16" || dtype == (on_gpu ? "float16" : "float32"),
+             "--dtype: expected {}, bfloat16 or auto on the {}, found \"{}\"", on_gpu ? "float16" : "float32",
+             on_gpu ? "GPU" : "CPU", dtype);
   TransformerOptions options;
-  options.allow_bf16 = flags.dtype != "float32";
+  options.allow_bf16 = dtype != "float32";
   options.kv_dtype = options.allow_bf16 ? DType::kBF16 : DType::kF32;
+  options.gpu_dtype =
+      dtype == "float16" || (dtype == "auto" && weights == DType::kF16) ? DType::kF16 : DType::kBF16;
   options.max_context = flags.max_context;
   return options;
 }
 
-std::string_view dtype_name(const TransformerOptions& options) {
+std::string_view dtype_name(Device device, const TransformerOptions& options) {
+  if (device == Device::kCuda) return options.gpu_dtype == DType::kF16 ? "float16" : "bfloat16";
   return options.allow_bf16 ? "bfloat16" : "float32";
 }
 
 LoadedModel load_model(const ModelFlags& flags) {
-  const Context context = make_context(flags);
-  const TransformerOptions options = transformer_options(flags);
+  const Device device = device_of(flags);
+  const Context context(flags.threads);
   LoadedModel model{.folder = model_folder(flags)};
   model.config = load_model_config(model.folder);
   auto weights = std::make_shared<const ModelWeights>(ModelWeights::load(model.folder, model.config));
-  model.transformer = std::make_unique<Transformer>(std::move(weights), model.config, context, options);
+  const TransformerOptions options = transformer_options(flags, weights->embedding.dtype);
+  if (device == Device::kCuda)
+    model.transformer = make_cuda_transformer(*weights, model.config, context, options);
+  else
+    model.transformer = std::make_unique<CpuTransformer>(std::move(weights), model.config, context, options);
   return model;
 }
 

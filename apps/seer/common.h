@@ -40,10 +40,13 @@ std::string gate_folder(const ModelFlags& flags);
 /// Loads gate_folder(); throws Error, saying how to name one, when there is none.
 seer::Gate load_gate(const ModelFlags& flags, const seer::ModelConfig& config);
 
-/// Refuses a device that this build lacks, and unknown dtypes.
-seer::Context make_context(const ModelFlags& flags);
-seer::TransformerOptions transformer_options(const ModelFlags& flags);
-std::string_view dtype_name(const seer::TransformerOptions& options);  ///< "float32" or "bfloat16"
+/// Throws Error saying why when the device cannot be used.
+seer::Device device_of(const ModelFlags& flags);
+/// `weights` is the stored dtype, which "auto" follows on a GPU. Throws Error for a dtype that the device
+/// lacks.
+seer::TransformerOptions transformer_options(const ModelFlags& flags, seer::DType weights);
+/// "float32", "bfloat16" or "float16"
+std::string_view dtype_name(seer::Device device, const seer::TransformerOptions& options);
 
 /// A model ready to run. `gate` is empty until wanted.
 struct LoadedModel {

@@ -68,7 +68,7 @@ Json provenance(const EvalFlags& flags, const LoadedModel& model, const EvalGate
           {"model", model.folder},
           {"gate", gate.folder.empty() ? Json() : Json(gate.folder)},
           {"data", flags.data},
-          {"dtype", dtype_name(model.transformer->options())},
+          {"dtype", dtype_name(model.transformer->device(), model.transformer->options())},
           {"device", flags.model.device},
           {"isa", name_of(context.isa())},
           {"threads", context.num_threads()},

@@ -48,11 +48,12 @@ nlohmann::ordered_json describe_gate(const std::string& folder, const Gate& gate
 }
 
 nlohmann::ordered_json describe(const ModelFlags& flags) {
-  const Context context = make_context(flags);
-  const TransformerOptions options = transformer_options(flags);
+  const Device device = device_of(flags);
+  const Context context(flags.threads);
   const std::string folder = model_folder(flags);
   const ModelConfig config = load_model_config(folder);
   const ModelWeights weights = ModelWeights::load(folder, config);
+  const TransformerOptions options = transformer_options(flags, weights.embedding.dtype);
 
   nlohmann::ordered_json json{{"version", SEER_VERSION},
                               {"model",
@@ -78,13 +79,15 @@ nlohmann::ordered_json describe(const ModelFlags& flags) {
   const std::int64_t longest = flags.max_context > 0 ? flags.max_context : config.max_position_embeddings;
   for (std::int64_t tokens = 4096;; tokens *= 2) {
     const std::int64_t context_tokens = std::min(tokens, longest);
-    const std::int64_t cache = kv_bytes(config, options.kv_dtype, context_tokens);
+    const std::int64_t cache =
+        kv_bytes(config, device == Device::kCuda ? options.gpu_dtype : options.kv_dtype, context_tokens);
     json["memory"].push_back(
         {{"context", context_tokens}, {"kv_cache_bytes", cache}, {"total_bytes", cache + weights.num_bytes}});
     if (tokens >= longest) break;
   }
-  json["dtype"] = dtype_name(options);
-  json["device"] = {{"name", "cpu"}, {"isa", name_of(context.isa())}, {"threads", context.num_threads()}};
+  json["dtype"] = dtype_name(device, options);
+  json["device"] = {
+      {"name", name_of(device)}, {"isa", name_of(context.isa())}, {"threads", context.num_threads()}};
   return json;
 }
 

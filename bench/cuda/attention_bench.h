@@ -19,6 +19,9 @@ struct DeviceRoof {
 };
 DeviceRoof device_roof();
 
+/// Bytes read and written by the device's fastest of ten copies of 1 GiB, per second.
+double copy_bytes_per_second();
+
 struct AttentionBenchOptions {
   std::vector<std::int64_t> lengths;  // tokens
   std::vector<double> densities;      // 1: dense, which every length is timed at first anyway
@@ -39,22 +42,25 @@ struct AttentionBenchOptions {
 
 /// One timed case.
 struct AttentionTiming {
-  std::string op;  // "prefill" or "decode"
+  std::string op;  // "prefill", "decode" or "target"
   std::int64_t length = 0;
   int batch = 1;
-  std::string mask;    // "dense", or one of the masks
+  std::string mask;    // "dense", "target", or one of the masks
   double density = 1;  // selected over causal blocks, counted
   double ms = 0;       // median, launch included
   double ms_least = 0;
   double ms_most = 0;
   int runs = 0;
-  double tflops = 0;  // 4 x 64 x 64 x head_dim for every selected block of every query head
+  /// 4 x 64 x 64 x head_dim for every selected block of every query head; target: half of it, Q K^T alone.
+  double tflops = 0;
   /// Prefill: q, k, v, the mask and the output, each moved once. Decode: the selected keys and values.
+  /// Target: q, k, the log-sum-exp and the target.
   double gbps = 0;
   double share_of_dense = 0;     // dense time x density over the time
   double share_of_roofline = 0;  // the longer of operations and bytes at the device's roof, over the time
   /// With check: largest difference to float64 of sampled queries, and of the same maths with scores,
-  /// probabilities and output rounded to the type.
+  /// probabilities and output rounded to the type. Target: largest relative difference of sampled rows and of
+  /// all rows' sums to 1, and what rounding may make of it.
   std::optional<double> max_error, rounding_error;
   std::optional<bool> same_bits;
 };
@@ -69,5 +75,8 @@ void bench_attention_prefill(const AttentionBenchOptions& options, const Attenti
 /// As above, for one query token a sequence over pages in random order; successive calls use different
 /// caches, so that none is found in L2.
 void bench_attention_decode(const AttentionBenchOptions& options, const AttentionReport& report);
+/// Dense attention with its log-sum-exp, then the pooled target from it, for every length. densities, masks,
+/// batches and same_bits are not used.
+void bench_pooled_target(const AttentionBenchOptions& options, const AttentionReport& report);
 
 }  // namespace seer::cuda

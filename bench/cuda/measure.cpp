@@ -30,6 +30,18 @@ DeviceRoof device_roof() {
           .gbps = 2 * memory_clock * memory_bytes * 1e-9};
 }
 
+double copy_bytes_per_second() {
+  constexpr std::int64_t kBytes = std::int64_t{1} << 30;
+  DeviceArray<std::byte> from(kBytes), to(kBytes);
+  from.fill_bytes(1);
+  AttentionTiming timing;
+  const auto copy = [&] {
+    check(cudaMemcpyAsync(to.data(), from.data(), kBytes, cudaMemcpyDeviceToDevice), "copy");
+  };
+  time_runs(10, copy, timing);
+  return 2.0 * kBytes / (timing.ms_least * 1e-3);
+}
+
 void time_runs(int repeats, const std::function<void()>& run, AttentionTiming& timing) {
   cudaEvent_t begin{};
   cudaEvent_t end{};

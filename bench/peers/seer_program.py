@@ -28,7 +28,7 @@ def run(args, dtype):
     """One round: {case: tokens per second} and the whole JSON document. A case is (stage, tokens, density)."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "seer.json")
-        command = [args.seer, "bench", "model", args.model, "--prefill", args.prefill, "--decode-context",
+        command = [args.seer, "bench", "model", args.model, "--lengths", args.prefill, "--contexts",
                    args.decode_context, "--decode-tokens", str(args.decode_tokens), "--densities", args.densities,
                    "--selector", args.selector, "--dtype", dtype, "--threads", str(args.threads), "--repeats", "2",
                    "--json", path]

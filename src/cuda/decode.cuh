@@ -12,12 +12,11 @@
 #include <cmath>
 #include <cstdint>
 
+#include "cuda/check.h"
 #include "cuda/decode.h"
 #include "cuda/ptx.cuh"
 
 namespace seer::cuda {
-
-void check(cudaError_t status, const char* what);
 
 inline constexpr float kLn2 = 0.69314718055994530942f;
 

@@ -8,10 +8,9 @@
 #include <utility>
 #include <vector>
 
-namespace seer::cuda {
+#include "cuda/check.h"
 
-/// Throws Error that names `what` if `status` is not success.
-void check(cudaError_t status, const char* what);
+namespace seer::cuda {
 
 /// `size` elements of device memory, uninitialised. Move-only.
 template <class T>
@@ -27,8 +26,9 @@ class DeviceArray {
   DeviceArray(DeviceArray&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
   DeviceArray& operator=(DeviceArray&& other) noexcept {
-    std::swap(data_, other.data_);
-    std::swap(size_, other.size_);
+    DeviceArray old(std::move(*this));
+    data_ = std::exchange(other.data_, nullptr);
+    size_ = std::exchange(other.size_, 0);
     return *this;
   }
   ~DeviceArray() { cudaFree(data_); }
@@ -46,6 +46,12 @@ class DeviceArray {
     std::vector<T> values(static_cast<std::size_t>(size_));
     check(cudaMemcpy(values.data(), data_, bytes(), cudaMemcpyDeviceToHost), "copy from the device");
     return values;
+  }
+  /// Room for `size` elements; what was there is lost when it must grow.
+  void reserve_discard(std::int64_t size) {
+    if (size <= size_) return;
+    *this = DeviceArray();
+    *this = DeviceArray(size);
   }
   /// Sets every byte; 0xff makes every floating-point element NaN.
   void fill_bytes(int value) { check(cudaMemset(data_, value, bytes()), "device memset"); }

@@ -25,15 +25,16 @@
 #include <cmath>
 #include <cstdint>
 
+#include "cuda/check.h"
 #include "cuda/prefill.h"
 #include "cuda/prefill_order.h"
 #include "cuda/ptx.cuh"
+#include "cuda/ring.cuh"
+#include "cuda/tile.cuh"
 
 namespace seer::cuda {
 
-inline constexpr int kBlock = 64;                 // rows of a query tile and tokens of a key block
 inline constexpr float kRescaleThreshold = 8.0f;  // log2 units
-inline constexpr float kLog2e = 1.44269504088896340736f;
 
 /// Sizes of one instance.
 template <int kHeadDim, int kTiles>
@@ -85,19 +86,6 @@ struct PrefillShared {
   std::uint64_t plan_empty[2];
   PrefillPlan plan[2];
   PrefillItem item;  // whose q tiles are in q
-};
-
-/// Position in a ring of kStages slots.
-template <int kStages>
-struct Ring {
-  int slot = 0;
-  std::uint32_t parity = 0;
-  __device__ __forceinline__ void advance() {
-    if (++slot == kStages) {
-      slot = 0;
-      parity ^= 1;
-    }
-  }
 };
 
 /// Word 32 * chunk + lane of an item's mask row, limited to blocks up to the diagonal.
@@ -302,8 +290,7 @@ struct PrefillComputer {
   using Config = PrefillConfig<kHeadDim, kTiles>;
   using Shared = PrefillShared<kHeadDim, kTiles>;
   static constexpr int kStages = Config::kStages;
-  static constexpr int kSteps = kHeadDim / 16;      // k16 steps of Q K^T
-  static constexpr int kPanelBytes = kBlock * 128;  // 64 rows of 64 columns
+  static constexpr int kSteps = kHeadDim / 16;  // k16 steps of Q K^T
 
   const PrefillArguments& arg;
   Shared& shared;
@@ -332,14 +319,7 @@ struct PrefillComputer {
     const int slot = k_ring.slot;
     ptx::mbarrier_wait(ptx::shared_address(&shared.k_full[slot]), k_ring.parity);
     k_ring.advance();
-    const std::uint64_t k = ptx::tile_descriptor(ptx::shared_address(shared.k[slot]), 0);
-    ptx::pin(s);
-    ptx::wgmma_fence();
-#pragma unroll
-    for (int step = 0; step < kSteps; ++step) {
-      ptx::wgmma<T, false>(s, q[step], k + (step / 4 * kPanelBytes + step % 4 * 32) / 16, step != 0);
-    }
-    ptx::wgmma_commit();
+    start_products<T>(s, q, shared.k[slot]);
     return slot;
   }
 
@@ -359,25 +339,9 @@ struct PrefillComputer {
 
   /// Takes the fragments of the q tile and gives its shared memory back.
   __device__ __forceinline__ void load_q() {
-    const int row = warp * 16 + lane % 16;
-#pragma unroll
-    for (int step = 0; step < kSteps; ++step) {
-      const int chunk = step % 4 * 2 + lane / 16;
-      ptx::load_matrix_x4(q[step], ptx::shared_address(shared.q[tile]) + step / 4 * kPanelBytes + row * 128 +
-                                       ((chunk ^ (row & 7)) * 16));
-    }
+    load_fragments(q, shared.q[tile], warp, lane);
     __syncwarp();
     arrive(&shared.q_empty);
-  }
-
-  /// Hides the keys after the query in the diagonal block.
-  __device__ __forceinline__ void mask_diagonal(float (&s)[32]) const {
-    const int row = warp * 16 + lane / 4;
-#pragma unroll
-    for (int i = 0; i < 32; ++i) {
-      const int column = i / 4 * 8 + lane % 4 * 2 + i % 2;
-      if (column > row + i % 4 / 2 * 8) s[i] = -INFINITY;
-    }
   }
 
   /// Scores to probabilities, in place; moves the running maxima where they must move and says so: then O has
@@ -427,7 +391,7 @@ struct PrefillComputer {
     ptx::wgmma_wait<0>();
     ptx::pin(s);
     arrive(&shared.k_empty[k_slot]);
-    if (item.diagonal != 0) mask_diagonal(s);
+    if (item.diagonal != 0) hide_later_keys(s, warp, lane, 0);
     row_max[0] = row_max[1] = -INFINITY;
     row_sum[0] = row_sum[1] = 0;
     softmax(s, factor);
@@ -592,9 +556,6 @@ __global__ void __launch_bounds__(PrefillConfig<kHeadDim, kTiles>::kThreads,
     computer.run();
   }
 }
-
-/// Throws Error if `status` is not success.
-void check(cudaError_t status, const char* what);
 
 template <class T, int kHeadDim, int kTiles>
 void launch_prefill(const PrefillMaps& maps, const PrefillArguments& arguments, CUstream_st* stream) {

@@ -4,11 +4,10 @@
 
 #include <cmath>
 
+#include "cuda/check.h"
 #include "cuda/reference.h"
 
 namespace seer::cuda {
-
-void check(cudaError_t status, const char* what);
 
 namespace {
 

@@ -50,10 +50,12 @@ class Inspector final : public LayerObserver {
              .values = std::vector<float>(static_cast<std::size_t>(result.blocks * result.blocks))});
   }
 
-  bool wants_target() const override { return true; }
+  ObserverWants wants() const override { return {.target = true, .input = true}; }
 
-  void observe(const SelectInput& input, const float* target, std::int64_t stride) override {
-    const std::int64_t first_row = input.q_offset / kBlockSize, rows = blocks_for(input.num_tokens);
+  void observe(const LayerObservation& seen) override {
+    const SelectInput& input = *seen.input;
+    const float* target = seen.target;
+    const std::int64_t first_row = seen.first_row, rows = seen.rows, stride = seen.target_stride;
     for (AttentionMap& map : result_.maps) {
       if (map.layer != input.layer) continue;
       for (std::int64_t row = 0; row < rows; ++row)

@@ -10,10 +10,6 @@
 
 namespace seer {
 
-/// out[i] = log softmax(logits[i])[targets[i]]; logits [rows, vocab] float32, the sum in float64.
-void token_logprobs(const Context& context, const float* logits, std::int64_t rows, std::int64_t vocab,
-                    std::span<const std::int32_t> targets, float* out);
-
 struct TokenScores {
   std::vector<float> logprobs;  // [tokens - 1]; entry i is that of token i + 1 given tokens 0..i
   PrefillStats stats;

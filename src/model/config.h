@@ -69,6 +69,8 @@ class RopeTable {
   /// Writes cos and sin [count, dim / 2] of positions first, first + step, ... (times the attention factor).
   void fill(std::int64_t first, std::int64_t step, std::int64_t count, float* cos, float* sin) const;
   int dim() const { return dim_; }
+  const std::vector<double>& inv_freq() const { return inv_freq_; }  ///< [dim / 2] radians a position
+  double attention_factor() const { return attention_factor_; }
 
  private:
   int dim_;

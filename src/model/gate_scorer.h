@@ -27,6 +27,10 @@ class GateScorer {
   void begin(std::int64_t total_tokens);
   /// Chunks of a layer come in order and start at multiples of 64 tokens.
   GateScores score(const Context& context, const SelectInput& input);
+  /// The same from pooled inputs: q [rows, num_heads, q_pools * head_dim], k [rows, num_kv_heads, k_pools *
+  /// head_dim] of block rows [first_row, first_row + rows).
+  GateScores score(const Context& context, int layer, std::int64_t first_row, std::int64_t rows,
+                   const float* q_pooled, const float* k_pooled);
 
  private:
   ModelConfig model_;

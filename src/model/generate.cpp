@@ -76,6 +76,10 @@ struct GenerationBatch::Stream {
     if (on_text) on_text(text);
   }
 
+  std::int64_t produced() const { return static_cast<std::int64_t>(generation.tokens.size()); }
+  /// The next token is that of the largest logit.
+  bool is_greedy() const { return sampler.is_greedy() && produced() >= options.min_new_tokens; }
+
   GenerateOptions options;
   Sequence sequence;
   Sampler sampler;
@@ -91,25 +95,32 @@ GenerationBatch::GenerationBatch(Transformer& model, const Tokenizer& tokenizer)
     : model_(model), tokenizer_(tokenizer) {}
 GenerationBatch::~GenerationBatch() = default;
 
-/// Draws the next token of a stream; false when the stream has ended.
-bool GenerationBatch::advance(Stream& stream, std::span<float> logits) {
-  const GenerateOptions& options = stream.options;
-  Generation& generation = stream.generation;
-  const std::vector<std::int32_t>& ends =
-      options.end_tokens.empty() ? model_.config().eos_token_ids : options.end_tokens;
-  const auto produced = [&] { return static_cast<std::int64_t>(generation.tokens.size()); };
-  if (produced() < options.min_new_tokens)
-    for (const std::int32_t end : ends)
+const std::vector<std::int32_t>& GenerationBatch::ends_of(const Stream& stream) const {
+  return stream.options.end_tokens.empty() ? model_.config().eos_token_ids : stream.options.end_tokens;
+}
+
+/// The next token of a stream.
+std::int32_t GenerationBatch::draw(Stream& stream, std::span<float> logits) {
+  if (stream.produced() < stream.options.min_new_tokens)
+    for (const std::int32_t end : ends_of(stream))
       if (static_cast<std::size_t>(end) < logits.size())
         logits[static_cast<std::size_t>(end)] = -std::numeric_limits<float>::infinity();
-  const std::int32_t token = stream.sampler.sample(logits, stream.seen);
+  return stream.sampler.sample(logits, stream.seen);
+}
+
+/// Takes the next token of a stream; false when the stream has ended.
+bool GenerationBatch::advance(Stream& stream, std::int32_t token) {
+  const GenerateOptions& options = stream.options;
+  Generation& generation = stream.generation;
+  const std::vector<std::int32_t>& ends = ends_of(stream);
   const bool ended = !options.ignore_eos && std::find(ends.begin(), ends.end(), token) != ends.end();
   if (!ended) {
     generation.tokens.push_back(token);
     stream.seen.push_back(token);
     stream.emit(stream.scanner.push(stream.decoder.push(token)));
   }
-  const bool full = produced() >= options.max_new_tokens || stream.sequence.length() >= model_.max_context();
+  const bool full =
+      stream.produced() >= options.max_new_tokens || stream.sequence.length() >= model_.max_context();
   if (!ended && !stream.scanner.found() && !full) return true;
   stream.emit(stream.scanner.push(stream.decoder.finish()));
   stream.emit(stream.scanner.finish());
@@ -128,7 +139,7 @@ const PrefillStats& GenerationBatch::add(std::span<const std::int32_t> prompt, c
   PrefillResult prefill =
       model_.prefill(stream->sequence, {.tokens = prompt, .selector = selector, .on_progress = on_prefill});
   stream->generation.prefill = prefill.stats;
-  stream->open = advance(*stream, prefill.last_logits);
+  stream->open = advance(*stream, draw(*stream, prefill.last_logits));
   streams_.push_back(std::move(stream));
   return streams_.back()->generation.prefill;
 }
@@ -144,7 +155,8 @@ std::vector<Generation> GenerationBatch::finish(DecodeStats* stats) {
     if (stream->open) active.push_back(stream.get());
   std::vector<Sequence*> sequences;
   std::vector<std::int32_t> tokens;
-  std::vector<float> logits(active.size() * vocab);
+  std::vector<float> logits;
+  std::vector<std::int32_t> next;
   while (!active.empty()) {
     sequences.clear();
     tokens.clear();
@@ -152,12 +164,20 @@ std::vector<Generation> GenerationBatch::finish(DecodeStats* stats) {
       sequences.push_back(&stream->sequence);
       tokens.push_back(stream->seen.back());
     }
-    model_.decode(sequences, tokens, logits.data());
+    next.resize(active.size());
+    if (std::all_of(active.begin(), active.end(), [](const Stream* stream) { return stream->is_greedy(); })) {
+      model_.decode_greedy(sequences, tokens, next.data());
+    } else {
+      logits.resize(active.size() * vocab);
+      model_.decode(sequences, tokens, logits.data());
+      for (std::size_t i = 0; i < active.size(); ++i)
+        next[i] = draw(*active[i], std::span(logits).subspan(i * vocab, vocab));
+    }
     ++done.steps;
     done.tokens += static_cast<std::int64_t>(active.size());
     std::vector<Stream*> remaining;
     for (std::size_t i = 0; i < active.size(); ++i) {
-      if (advance(*active[i], std::span(logits).subspan(i * vocab, vocab)))
+      if (advance(*active[i], next[i]))
         remaining.push_back(active[i]);
       else
         active[i]->sequence.clear();

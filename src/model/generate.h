@@ -38,6 +38,8 @@ class Sampler {
   /// `logits` [vocab] is changed in place; `seen` are the ids that the repetition penalty looks at. Throws
   /// Error when a logit is NaN.
   std::int32_t sample(std::span<float> logits, std::span<const std::int32_t> seen);
+  /// sample() is the largest logit as it comes.
+  bool is_greedy() const { return options_.temperature == 0 && options_.repetition_penalty == 1; }
 
  private:
   struct Candidate {
@@ -119,7 +121,9 @@ class GenerationBatch {
 
  private:
   struct Stream;
-  bool advance(Stream& stream, std::span<float> logits);
+  const std::vector<std::int32_t>& ends_of(const Stream& stream) const;
+  std::int32_t draw(Stream& stream, std::span<float> logits);
+  bool advance(Stream& stream, std::int32_t token);
 
   Transformer& model_;
   const Tokenizer& tokenizer_;

@@ -50,14 +50,14 @@ std::int32_t KvPool::allocate() {
 
 void KvPool::release(std::int32_t page) { free_.push_back(page); }
 
-PagedKv KvPool::view(int layer, const std::int32_t* page_table, std::int64_t length) const {
+PagedKv KvPool::view(int layer, const Sequence& sequence) const {
   return {.dtype = dtype_,
           .pool = base_ + layer * layer_bytes_,
           .page_stride = page_bytes_,
-          .page_table = page_table,
+          .page_table = sequence.pages().data(),
           .num_kv_heads = config_.num_kv_heads,
           .head_dim = config_.head_dim,
-          .length = length};
+          .length = sequence.length()};
 }
 
 void Sequence::extend(std::int64_t tokens) {

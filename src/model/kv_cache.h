@@ -1,4 +1,4 @@
-// The paged KV cache of the CPU backend: pages of 64 tokens, shared by all sequences of a model.
+// The paged KV cache: pages of 64 tokens, shared by all sequences of a model; and the CPU's pool of pages.
 #pragma once
 
 #include <cstdint>
@@ -11,21 +11,31 @@
 
 namespace seer {
 
-/// Owner of pages. A page holds 64 tokens of ALL layers; layers lie one after another inside it. Pages are
-/// allocated in slabs as they are needed and reused after release.
-class KvPool {
+/// Owner of pages, numbered from 0.
+class PagePool {
+ public:
+  virtual ~PagePool() = default;
+  virtual std::int32_t allocate() = 0;  ///< a page whose slots hold finite values
+  virtual void release(std::int32_t page) = 0;
+};
+
+class Sequence;
+
+/// Pages in host memory. A page holds 64 tokens of ALL layers; layers lie one after another inside it. Pages
+/// are allocated in slabs as they are needed and reused after release.
+class KvPool final : public PagePool {
  public:
   /// dtype kF32 or kBF16.
   KvPool(const ModelConfig& config, DType dtype);
 
-  std::int32_t allocate();  ///< a zeroed page
-  void release(std::int32_t page);
+  std::int32_t allocate() override;
+  void release(std::int32_t page) override;
   DType dtype() const { return dtype_; }
   std::int64_t page_bytes() const { return page_bytes_; }
   std::int64_t bytes_reserved() const { return static_cast<std::int64_t>(num_pages_) * page_bytes_; }
 
-  /// One layer's view for a sequence with this page table and length.
-  PagedKv view(int layer, const std::int32_t* page_table, std::int64_t length) const;
+  /// One layer's view of a sequence of this pool.
+  PagedKv view(int layer, const Sequence& sequence) const;
 
  private:
   ModelConfig config_;
@@ -42,7 +52,7 @@ class KvPool {
 /// One sequence's tokens in a pool; releases its pages when destroyed. Move-only.
 class Sequence {
  public:
-  explicit Sequence(std::shared_ptr<KvPool> pool) : pool_(std::move(pool)) {}
+  explicit Sequence(std::shared_ptr<PagePool> pool) : pool_(std::move(pool)) {}
   ~Sequence() { clear(); }
   Sequence(Sequence&& other) noexcept
       : pool_(std::move(other.pool_)), pages_(std::move(other.pages_)), length_(other.length_) {
@@ -56,10 +66,10 @@ class Sequence {
   void extend(std::int64_t tokens);    ///< makes room; length grows by `tokens`
   void truncate(std::int64_t length);  ///< drops tokens from the end
   void clear() { truncate(0); }
-  PagedKv layer(int layer) const { return pool_->view(layer, pages_.data(), length_); }
+  const std::vector<std::int32_t>& pages() const { return pages_; }
 
  private:
-  std::shared_ptr<KvPool> pool_;
+  std::shared_ptr<PagePool> pool_;
   std::vector<std::int32_t> pages_;
   std::int64_t length_ = 0;
 };

@@ -3,6 +3,7 @@
 
 #include "core/check.h"
 #include "model/generate.h"
+#include "ops/elementwise.h"
 
 namespace seer {
 namespace {
@@ -37,8 +38,6 @@ Sampler::Sampler(const SamplingOptions& options, std::uint64_t stream) : options
 double Sampler::next_uniform() { return static_cast<double>(splitmix64(state_) >> 11) * 0x1p-53; }
 
 std::int32_t Sampler::sample(std::span<float> logits, std::span<const std::int32_t> seen) {
-  for (const float logit : logits)
-    SEER_CHECK(!std::isnan(logit), "the model's logits hold NaN: weights or activations overflow");
   if (options_.repetition_penalty != 1) {
     std::vector<std::int32_t> ids(seen.begin(), seen.end());
     std::sort(ids.begin(), ids.end());
@@ -48,8 +47,8 @@ std::int32_t Sampler::sample(std::span<float> logits, std::span<const std::int32
       logit = logit > 0 ? logit / options_.repetition_penalty : logit * options_.repetition_penalty;
     }
   }
-  if (options_.temperature == 0)
-    return static_cast<std::int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
+  const std::int32_t largest_id = argmax(logits);
+  if (options_.temperature == 0) return largest_id;
 
   candidates_.resize(logits.size());
   for (std::size_t i = 0; i < logits.size(); ++i)

@@ -48,29 +48,26 @@ class DenseSelector final : public Selector {
 /// Sink + local and random: their blocks do not depend on what the tokens are.
 class BaselineSelector final : public Selector {
  public:
-  BaselineSelector(SelectorKind kind, const SparsityOptions& options, std::uint64_t seed)
-      : kind_(kind), options_(options), seed_(seed) {
-    SEER_CHECK(options.rule == Rule::kAdaptive || options.rule == Rule::kNzRatio,
-               "selector {}: expected a density or an nz_ratio, found the rule {}", name_of(kind),
-               name_of(options.rule));
-    options_.rule = Rule::kNzRatio;
+  explicit BaselineSelector(const SelectorSettings& settings) : settings_(settings) {
+    const Rule rule = settings.sparsity.rule;
+    SEER_CHECK(rule == Rule::kAdaptive || rule == Rule::kNzRatio,
+               "selector {}: expected a density or an nz_ratio, found the rule {}", name_of(settings.kind),
+               name_of(rule));
   }
 
-  void begin(std::int64_t total_tokens) override { params_ = resolve(options_, total_tokens, nullptr); }
+  void begin(std::int64_t total_tokens) override { params_ = settings_.resolve(total_tokens); }
 
   bool select(const Context&, const SelectInput& input, BlockMask& mask) override {
     if (params_.rule == SelectRule::kDense) return false;
-    if (kind_ == SelectorKind::kLocal)
+    if (settings_.kind == SelectorKind::kLocal)
       select_sink_local(params_, mask);
     else
-      select_random(params_, seed_, input.layer, mask);
+      select_random(params_, settings_.seed, input.layer, mask);
     return true;
   }
 
  private:
-  SelectorKind kind_;
-  SparsityOptions options_;
-  std::uint64_t seed_;
+  SelectorSettings settings_;
   SelectParams params_;
 };
 
@@ -81,22 +78,27 @@ std::string_view name_of(SelectorKind kind) { return find_name(kKinds, kind); }
 SparsityOptions::Rule parse_rule(std::string_view name) { return parse_name(kRules, name, "rule"); }
 std::string_view name_of(SparsityOptions::Rule rule) { return find_name(kRules, rule); }
 
-SelectParams resolve(const SparsityOptions& options, std::int64_t total_tokens, const Gate* gate) {
-  SelectParams params{.value = options.value,
-                      .last_block_dense = options.last_block_dense,
+SelectParams SelectorSettings::resolve(std::int64_t total_tokens) const {
+  SelectParams params{.value = sparsity.value,
+                      .last_block_dense = sparsity.last_block_dense,
                       .total_blocks = blocks_for(total_tokens)};
-  switch (options.rule) {
+  const bool is_baseline = kind == SelectorKind::kLocal || kind == SelectorKind::kRandom;
+  Rule rule = sparsity.rule;
+  if (rule == Rule::kAdaptive && is_baseline) rule = Rule::kNzRatio;
+  if (rule == Rule::kAdaptive && kind == SelectorKind::kOracle) rule = Rule::kThreshold;
+  const bool by_share = sparsity.rule == Rule::kAdaptive || sparsity.rule == Rule::kNzRatio;
+  if (kind == SelectorKind::kDense || (by_share && sparsity.value >= 1)) return params;
+  switch (rule) {
     case Rule::kAdaptive:
-      if (options.value >= 1) return params;
       SEER_CHECK(
           gate != nullptr && gate->calibration.has_value(),
           "the gate folder has no calibration.json, which a density needs; run `seer calibrate`, or ask for "
           "a threshold, a top-p mass or an nz_ratio");
       params.rule = gate->calibration->rule;
-      params.value = gate->calibration->threshold_for(options.value, total_tokens);
+      params.value = gate->calibration->threshold_for(sparsity.value, total_tokens);
       return params;
     case Rule::kNzRatio:
-      params.rule = options.value >= 1 ? SelectRule::kDense : SelectRule::kNzRatio;
+      params.rule = SelectRule::kNzRatio;
       return params;
     case Rule::kThreshold:
       params.rule = SelectRule::kThreshold;
@@ -108,26 +110,37 @@ SelectParams resolve(const SparsityOptions& options, std::int64_t total_tokens, 
       params.rule = SelectRule::kResidual;
       return params;
   }
-  fail("selector: unknown rule {}", static_cast<int>(options.rule));
+  fail("selector: unknown rule {}", static_cast<int>(rule));
 }
+
+namespace {
+
+std::unique_ptr<Selector> make(const SelectorSettings& settings, const ModelConfig& model) {
+  switch (settings.kind) {
+    case SelectorKind::kDense:
+      return std::make_unique<DenseSelector>();
+    case SelectorKind::kGate:
+      SEER_CHECK(settings.gate != nullptr, "selector gate: expected a gate folder (--gate), found none");
+      return make_gate_selector(settings, model);
+    case SelectorKind::kOracle:
+      return make_oracle_selector(settings, model);
+    case SelectorKind::kLocal:
+    case SelectorKind::kRandom:
+      return std::make_unique<BaselineSelector>(settings);
+  }
+  fail("selector: unknown kind {}", static_cast<int>(settings.kind));
+}
+
+}  // namespace
 
 std::unique_ptr<Selector> make_selector(SelectorKind kind, const SparsityOptions& options,
                                         const ModelConfig& model, const Gate* gate, std::uint64_t seed) {
   SEER_CHECK(options.value >= 0 && (options.value <= 1 || options.rule == Rule::kThreshold),
              "{}: expected a value between 0 and 1, found {}", name_of(options.rule), options.value);
-  switch (kind) {
-    case SelectorKind::kDense:
-      return std::make_unique<DenseSelector>();
-    case SelectorKind::kGate:
-      SEER_CHECK(gate != nullptr, "selector gate: expected a gate folder (--gate), found none");
-      return make_gate_selector(options, model, *gate);
-    case SelectorKind::kOracle:
-      return make_oracle_selector(options, model);
-    case SelectorKind::kLocal:
-    case SelectorKind::kRandom:
-      return std::make_unique<BaselineSelector>(kind, options, seed);
-  }
-  fail("selector: unknown kind {}", static_cast<int>(kind));
+  const SelectorSettings settings{.kind = kind, .sparsity = options, .gate = gate, .seed = seed};
+  std::unique_ptr<Selector> selector = make(settings, model);
+  selector->settings = settings;
+  return selector;
 }
 
 }  // namespace seer

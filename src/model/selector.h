@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -29,16 +30,6 @@ struct SelectInput {
   float scale = 0;
 };
 
-/// A selector for one prompt at a time; it may keep state between a prompt's chunks (compressed keys).
-class Selector {
- public:
-  virtual ~Selector() = default;
-  /// A new prompt of `total_tokens` starts at position 0.
-  virtual void begin(std::int64_t total_tokens) = 0;
-  /// Fills `mask`, already shaped to the chunk's rows and empty. False: all causal blocks (mask is not used).
-  virtual bool select(const Context& context, const SelectInput& input, BlockMask& mask) = 0;
-};
-
 /// "dense", "gate", "oracle", "local", "random"
 enum class SelectorKind { kDense, kGate, kOracle, kLocal, kRandom };
 SelectorKind parse_selector_kind(std::string_view name);  ///< throws Error listing the names
@@ -54,6 +45,33 @@ struct SparsityOptions {
 SparsityOptions::Rule parse_rule(
     std::string_view name);  ///< adaptive | nz_ratio | threshold | top_p | residual
 std::string_view name_of(SparsityOptions::Rule rule);
+
+/// What make_selector was asked for: all that a selector is, on any device.
+struct SelectorSettings {
+  SelectorKind kind = SelectorKind::kDense;
+  SparsityOptions sparsity;
+  const Gate* gate = nullptr;
+  std::uint64_t seed = 0;
+
+  /// The rule for a prompt of `total_tokens`. kAdaptive becomes the gate's calibrated threshold; for `local`
+  /// and `random` it becomes an nz_ratio. Throws Error when the gate has no calibration.
+  SelectParams resolve(std::int64_t total_tokens) const;
+};
+
+/// A selector for one prompt at a time; it may keep state between a prompt's chunks (compressed keys).
+class Selector {
+ public:
+  virtual ~Selector() = default;
+  /// A new prompt of `total_tokens` starts at position 0.
+  virtual void begin(std::int64_t total_tokens) = 0;
+  /// Fills `mask`, already shaped to the chunk's rows and empty. False: all causal blocks (mask is not used).
+  virtual bool select(const Context& context, const SelectInput& input, BlockMask& mask) = 0;
+
+  /// Empty for selectors that make_selector did not make; these run on the CPU only.
+  std::optional<SelectorSettings> settings;
+  /// What another device keeps for this selector (its gate's weights there).
+  std::shared_ptr<void> device_state;
+};
 
 /// `gate` is needed by kGate (and by kAdaptive's table); it must outlive the selector. `local` and `random`
 /// take an adaptive density as nz_ratio; `oracle` under adaptive keeps the threshold rule on its own scores

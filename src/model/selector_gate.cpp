@@ -7,11 +7,11 @@ namespace {
 
 class GateSelector final : public Selector {
  public:
-  GateSelector(const SparsityOptions& options, const ModelConfig& model, const Gate& gate)
-      : options_(options), gate_(gate), scorer_(model, gate) {}
+  GateSelector(const SelectorSettings& settings, const ModelConfig& model)
+      : settings_(settings), scorer_(model, *settings.gate) {}
 
   void begin(std::int64_t total_tokens) override {
-    params_ = resolve(options_, total_tokens, &gate_);
+    params_ = settings_.resolve(total_tokens);
     if (params_.rule != SelectRule::kDense) scorer_.begin(total_tokens);
   }
 
@@ -26,17 +26,15 @@ class GateSelector final : public Selector {
   }
 
  private:
-  SparsityOptions options_;
-  const Gate& gate_;
+  SelectorSettings settings_;
   GateScorer scorer_;
   SelectParams params_;
 };
 
 }  // namespace
 
-std::unique_ptr<Selector> make_gate_selector(const SparsityOptions& options, const ModelConfig& model,
-                                             const Gate& gate) {
-  return std::make_unique<GateSelector>(options, model, gate);
+std::unique_ptr<Selector> make_gate_selector(const SelectorSettings& settings, const ModelConfig& model) {
+  return std::make_unique<GateSelector>(settings, model);
 }
 
 }  // namespace seer

@@ -10,15 +10,12 @@ namespace {
 /// reach.
 class OracleSelector final : public Selector {
  public:
-  OracleSelector(const SparsityOptions& options, const ModelConfig& model)
-      : options_(options), num_heads_(model.num_heads) {}
+  OracleSelector(const SelectorSettings& settings, const ModelConfig& model)
+      : settings_(settings),
+        num_heads_(model.num_heads),
+        is_adaptive_(settings.sparsity.rule == SparsityOptions::Rule::kAdaptive) {}
 
-  void begin(std::int64_t total_tokens) override {
-    SparsityOptions options = options_;
-    is_adaptive_ = options.rule == SparsityOptions::Rule::kAdaptive && options.value < 1;
-    if (is_adaptive_) options.rule = SparsityOptions::Rule::kThreshold;
-    params_ = resolve(options, total_tokens, nullptr);
-  }
+  void begin(std::int64_t total_tokens) override { params_ = settings_.resolve(total_tokens); }
 
   bool select(const Context& context, const SelectInput& input, BlockMask& mask) override {
     if (params_.rule == SelectRule::kDense) return false;
@@ -42,7 +39,7 @@ class OracleSelector final : public Selector {
   /// The threshold that keeps the asked share of this layer's and chunk's causal blocks, by bisection.
   double threshold_for_density(const BlockMask& mask, std::int64_t stride) const {
     constexpr int kSteps = 40;
-    const double wanted = options_.value * static_cast<double>(mask.causal_blocks());
+    const double wanted = settings_.sparsity.value * static_cast<double>(mask.causal_blocks());
     double low = std::log(1e-12), high = 0;
     for (int step = 0; step < kSteps; ++step) {
       const double middle = (low + high) / 2, threshold = std::exp(middle);
@@ -58,17 +55,17 @@ class OracleSelector final : public Selector {
     return std::exp(high);
   }
 
-  SparsityOptions options_;
+  SelectorSettings settings_;
   int num_heads_;
-  bool is_adaptive_ = false;
+  bool is_adaptive_;  // the value is a density: the threshold comes from the chunk itself
   SelectParams params_;
   Buffer<float> target_;
 };
 
 }  // namespace
 
-std::unique_ptr<Selector> make_oracle_selector(const SparsityOptions& options, const ModelConfig& model) {
-  return std::make_unique<OracleSelector>(options, model);
+std::unique_ptr<Selector> make_oracle_selector(const SelectorSettings& settings, const ModelConfig& model) {
+  return std::make_unique<OracleSelector>(settings, model);
 }
 
 }  // namespace seer

@@ -1,4 +1,5 @@
-// The forward pass of a Llama-family decoder on the CPU: dense and block-sparse prefill, decode.
+// The forward pass of a Llama-family decoder: dense and block-sparse prefill, decode. One implementation for
+// each device.
 #pragma once
 
 #include <cstdint>
@@ -9,43 +10,28 @@
 #include <vector>
 
 #include "core/context.h"
-#include "io/tensor_file.h"
 #include "model/config.h"
 #include "model/kv_cache.h"
 #include "model/selector.h"
-#include "ops/linear.h"
+#include "model/weights.h"
 
 namespace seer {
 
-/// Weights where the file maps them; norms and biases widened.
-struct LayerWeights {
-  MatrixView q, k, v, o, gate, up, down;
-  std::vector<float> input_norm, post_attention_norm, q_norm, k_norm;
-  std::vector<float> q_bias, k_bias, v_bias, o_bias, gate_bias, up_bias, down_bias;  // empty: none
-};
-
-class ModelWeights {
- public:
-  /// Maps the folder's tensors; nothing is copied but norms and biases. Throws Error naming file, tensor and
-  /// shapes.
-  static ModelWeights load(const std::string& folder, const ModelConfig& config);
-
-  MatrixView embedding, lm_head;
-  std::vector<float> final_norm;
-  std::vector<LayerWeights> layers;
-  std::int64_t num_parameters = 0;
-  std::int64_t num_bytes = 0;
-
- private:
-  TensorStore store_;
-};
+/// Where a model runs.
+enum class Device { kCpu, kCuda };
+std::string_view name_of(Device device);  ///< "cpu", "cuda"
 
 /// What happened in a prefill.
 struct PrefillStats {
   double seconds = 0;
-  double select_seconds = 0;  // pooling, gate and selection
+  double select_seconds = 0;  // pooling, gate and selection; on a GPU without the pooling, a part of RoPE
   double attention_seconds = 0;
-  double logits_seconds = 0;  // on_logits: computing them and the calls
+  double logits_seconds = 0;  // on_logits and nll: computing the logits, and the calls
+  /// The rest by stage, GPU only. projection: q, k, v and o; rope_pool: RoPE, cache, pooling; gate: its
+  /// projections (select_seconds has them too); other: norms and embedding.
+  struct Stages {
+    double projection = 0, rope_pool = 0, gate = 0, mlp = 0, other = 0;
+  } stages;
   std::int64_t selected_blocks = 0;
   std::int64_t causal_blocks = 0;
   double density() const {
@@ -54,14 +40,35 @@ struct PrefillStats {
   }
 };
 
-/// Sees every layer of every chunk of a dense prefill, for distillation and inspection.
+/// What a LayerObserver asks for; nothing is computed or copied that is not wanted.
+struct ObserverWants {
+  bool target = false;  // the pooled attention of section 6; needs a dense prefill
+  bool mask = false;
+  bool input = false;    // SelectInput; CPU only
+  unsigned q_pools = 0;  // PoolSet
+  unsigned k_pools = 0;
+};
+
+/// One layer of one chunk of a prefill, in host memory. Rows are block rows.
+struct LayerObservation {
+  int layer = 0;
+  std::int64_t first_row = 0;
+  std::int64_t rows = 0;
+  std::int64_t total_tokens = 0;    // of the whole prompt
+  const float* q_pooled = nullptr;  // [rows, num_heads, pools * head_dim] before RoPE
+  const float* k_pooled = nullptr;  // [rows, num_kv_heads, pools * head_dim]
+  const float* target = nullptr;    // [num_heads, rows, target_stride]
+  std::int64_t target_stride = 0;
+  const BlockMask* mask = nullptr;  // nullptr also where all causal blocks were computed
+  const SelectInput* input = nullptr;
+};
+
+/// Sees every layer of every chunk of a prefill, for distillation, calibration and inspection.
 class LayerObserver {
  public:
   virtual ~LayerObserver() = default;
-  /// Asks for the pooled attention of section 6 in observe().
-  virtual bool wants_target() const { return false; }
-  /// pooled_target [num_heads, rows, target_stride] or nullptr.
-  virtual void observe(const SelectInput& input, const float* pooled_target, std::int64_t target_stride) = 0;
+  virtual ObserverWants wants() const = 0;
+  virtual void observe(const LayerObservation& observation) = 0;
 };
 
 struct PrefillRequest {
@@ -71,8 +78,11 @@ struct PrefillRequest {
   /// Called with logits [rows, vocab] of consecutive positions from `first`; without it no logits are
   /// computed but the last position's, in PrefillResult.
   std::function<void(std::int64_t first, std::int64_t rows, const float* logits)> on_logits;
+  /// [tokens - 1] or nullptr: the loss (negative log-probability) of each token from the second on, given
+  /// those before it.
+  float* nll = nullptr;
   bool want_last_logits = true;
-  /// Called after each chunk with the tokens done so far; may throw to stop.
+  /// Called after each chunk with the tokens done so far (on a GPU: handed to the device); may throw to stop.
   std::function<void(std::int64_t done)> on_progress;
 };
 
@@ -82,48 +92,63 @@ struct PrefillResult {
 };
 
 struct TransformerOptions {
-  DType kv_dtype = DType::kBF16;     // kF32 or kBF16
-  bool allow_bf16 = true;            // bf16 products where the CPU has them; false with --dtype float32
-  std::int64_t chunk_tokens = 1024;  // a multiple of 64; results do not depend on it beyond rounding
-  std::int64_t max_context = 0;      // 0: the model's max_position_embeddings
+  DType kv_dtype = DType::kBF16;   // CPU: kF32 or kBF16
+  bool allow_bf16 = true;          // CPU: bf16 products where it has them; false with --dtype float32
+  DType gpu_dtype = DType::kBF16;  // GPU: weights, activations and KV cache, kBF16 or kF16
+  std::int64_t chunk_tokens = 0;   // a multiple of 64; 0: the device's own. Changes rounding only
+  std::int64_t max_context = 0;    // 0: the model's max_position_embeddings
 };
 
 class Transformer {
  public:
-  Transformer(std::shared_ptr<const ModelWeights> weights, const ModelConfig& config, const Context& context,
-              const TransformerOptions& options);
-  ~Transformer();
+  virtual ~Transformer() = default;
+  Transformer(const Transformer&) = delete;
+  Transformer& operator=(const Transformer&) = delete;
 
+  virtual Device device() const = 0;
   const ModelConfig& config() const { return config_; }
+  /// Of the host: threads and instruction set.
   const Context& context() const { return context_; }
   const TransformerOptions& options() const { return options_; }
   std::int64_t max_context() const { return max_context_; }
 
-  Sequence new_sequence() const;
+  /// Bytes of weights that a decoding step reads.
+  virtual std::int64_t matrix_bytes() const = 0;
 
-  /// Runs a prompt into an empty sequence. Throws Error when it is longer than the context.
+  Sequence new_sequence() const { return Sequence(pool_); }
+
+  /// Runs a prompt into an empty sequence. Throws Error when it is longer than the context, when a token is
+  /// outside the vocabulary, and when the observer wants the target of a sparse prefill.
   PrefillResult prefill(Sequence& sequence, const PrefillRequest& request);
 
-  /// One token more for each sequence, dense; logits [sequences, vocab].
+  /// One token more for each sequence, dense; logits [sequences, vocab]. Throws Error when a context is full.
   void decode(std::span<Sequence* const> sequences, std::span<const std::int32_t> tokens, float* logits);
 
- private:
-  struct Scratch;
-  RopeTable rope_for(std::int64_t length) const;
-  void project_qkv(const LayerWeights& layer, std::int64_t tokens);
-  void finish_layer(const LayerWeights& layer, std::int64_t tokens);
-  void compute_logits(std::int64_t first, std::int64_t rows, float* logits);
-  void prefill_chunk(Sequence& sequence, const PrefillRequest& request, const RopeTable& rope,
-                     std::int64_t first, std::int64_t tokens, PrefillStats& stats);
+  /// The same; next[i] is the token of the largest logit (the first of equals). Throws Error on NaN.
+  void decode_greedy(std::span<Sequence* const> sequences, std::span<const std::int32_t> tokens,
+                     std::int32_t* next);
 
-  std::shared_ptr<const ModelWeights> weights_;
+ protected:
+  Transformer(const ModelConfig& config, const Context& context, const TransformerOptions& options,
+              std::shared_ptr<PagePool> pool);
+
+  virtual PrefillResult run_prefill(Sequence& sequence, const PrefillRequest& request) = 0;
+  /// The sequences have been extended by their token. `logits` or `next` is given.
+  virtual void run_decode(std::span<Sequence* const> sequences, std::span<const std::int32_t> tokens,
+                          float* logits, std::int32_t* next) = 0;
+  /// Only dynamic NTK's frequencies depend on the length, and only past the trained one.
+  RopeTable rope_for(std::int64_t length) const;
+
   ModelConfig config_;
   Context context_;
   TransformerOptions options_;
   std::int64_t max_context_;
-  std::shared_ptr<KvPool> pool_;
+
+ private:
+  void extend_for_decode(std::span<Sequence* const> sequences, std::span<const std::int32_t> tokens);
+
+  std::shared_ptr<PagePool> pool_;
   RopeTable rope_;
-  std::unique_ptr<Scratch> scratch_;
 };
 
 }  // namespace seer

@@ -1,7 +1,8 @@
+#include "model/weights.h"
+
 #include <array>
 
 #include "core/check.h"
-#include "model/transformer.h"
 
 namespace seer {
 namespace {

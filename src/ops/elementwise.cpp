@@ -1,6 +1,7 @@
 #include "ops/elementwise.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/check.h"
 #include "cpu/elementwise/kernels.h"
@@ -83,6 +84,15 @@ void cross_entropy(const Context& context, const float* logits, std::int64_t row
       nll[r] = static_cast<float>(kernels.log_sum_exp(row, vocab) - static_cast<double>(row[targets[r]]));
     }
   });
+}
+
+std::int32_t argmax(std::span<const float> logits) {
+  std::size_t best = 0;
+  for (std::size_t i = 0; i < logits.size(); ++i) {
+    SEER_CHECK(!std::isnan(logits[i]), "the model's logits hold NaN: weights or activations overflow");
+    if (logits[i] > logits[best]) best = i;
+  }
+  return static_cast<std::int32_t>(best);
 }
 
 }  // namespace seer

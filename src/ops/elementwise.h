@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "core/context.h"
 #include "ops/linear.h"
@@ -30,5 +31,8 @@ void silu_multiply(const Context& context, float* gate, const float* up, std::in
 /// nll[r] = logsumexp(logits[r, :]) - logits[r, target[r]], the maximum and sum in float32/float64.
 void cross_entropy(const Context& context, const float* logits, std::int64_t rows, std::int64_t vocab,
                    const std::int32_t* targets, float* nll);
+
+/// Index of the largest value, the first of equals. Throws Error when one is NaN.
+std::int32_t argmax(std::span<const float> logits);
 
 }  // namespace seer

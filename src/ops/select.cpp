@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/check.h"
+#include "ops/select_baseline.h"
 
 namespace seer {
 namespace {
@@ -22,8 +23,7 @@ std::uint64_t ordered(float score, std::int64_t block) {
 std::int64_t block_of(std::uint64_t key) { return static_cast<std::int64_t>(key & 0xffffffffu); }
 
 bool is_dense_row(const SelectParams& params, std::int64_t block_row) {
-  return params.rule == SelectRule::kDense ||
-         (params.last_block_dense && block_row >= params.total_blocks - 2);
+  return block_row >= first_dense_row(params);
 }
 
 void keep_top(std::vector<std::uint64_t>& keys, std::int64_t k, BlockMask& mask, int head, std::int64_t row) {
@@ -66,20 +66,7 @@ std::uint64_t mix(std::uint64_t x) {
   return x ^ (x >> 31);
 }
 
-/// k of baselines: the nz_ratio rule's, or everything.
-std::int64_t baseline_k(const SelectParams& params) {
-  SEER_CHECK(params.rule == SelectRule::kNzRatio || params.rule == SelectRule::kDense,
-             "baseline selectors take a share of blocks (nz_ratio), not a threshold or a mass");
-  return params.rule == SelectRule::kDense ? params.total_blocks
-                                           : top_k_for_nz_ratio(params.value, params.total_blocks);
-}
-
 }  // namespace
-
-std::int64_t top_k_for_nz_ratio(double nz_ratio, std::int64_t num_blocks) {
-  const double ratio = 1.0 - std::sqrt(1.0 - nz_ratio);
-  return std::max<std::int64_t>(1, static_cast<std::int64_t>(ratio * static_cast<double>(num_blocks)));
-}
 
 void select_blocks(const Context& context, const float* scores, std::int64_t stride,
                    const SelectParams& params, BlockMask& mask) {

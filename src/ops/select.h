@@ -6,30 +6,9 @@
 
 #include "core/context.h"
 #include "ops/block_mask.h"
+#include "ops/select_params.h"
 
 namespace seer {
-
-/// How many blocks a row of scores keeps. kResidual is a threshold that knows what a row has already: the
-/// error of leaving mass out grows with its square, so the next block's worth is its own mass times all that
-/// is missing. A row of one strong block stops at once where a plain threshold goes on, and a flat row gets
-/// more.
-enum class SelectRule {
-  kDense,      // all causal blocks
-  kNzRatio,    // top-k per row, k = max(1, int((1 - sqrt(1 - value)) * num_blocks)) for every row
-  kThreshold,  // softmax score strictly above value
-  kTopP,       // fewest best blocks of a row whose softmax mass reaches value
-  kResidual,   // best first, while a block's softmax score times the mass not yet kept is above value
-};
-
-struct SelectParams {
-  SelectRule rule = SelectRule::kDense;
-  double value = 1.0;
-  bool last_block_dense = false;  // the last two block rows of the prompt are dense
-  std::int64_t total_blocks = 0;  // n of the whole prompt, for kNzRatio's k and last_block_dense
-};
-
-/// k of kNzRatio, computed in double as the reference does.
-std::int64_t top_k_for_nz_ratio(double nz_ratio, std::int64_t num_blocks);
 
 /// Fills `mask` (already shaped: heads, first_row, rows) from scores [heads, rows, stride]: for kNzRatio any
 /// scores (ties go to the later column), for the others rows that are probabilities (causal_softmax

@@ -76,41 +76,43 @@ SparsityOptions::Rule rule_of(SelectRule rule) {
 }
 
 /// Runs the gates beside a dense prefill and counts what every cut would keep.
-class DenseProbe final : public Selector {
+class DenseProbe final : public LayerObserver {
  public:
-  DenseProbe(const ModelConfig& model, const Gate& gate, SelectRule rule,
+  DenseProbe(const Context& context, const ModelConfig& model, const Gate& gate, SelectRule rule,
              const std::vector<std::int64_t>& lengths)
-      : scorer_(model, gate),
+      : context_(context),
+        gate_(gate),
+        scorer_(model, gate),
         num_heads_(model.num_heads),
         rule_(rule),
         lengths_(lengths),
         histogram_(lengths.size()) {}
 
-  void begin(std::int64_t total_tokens) override {
-    total_tokens_ = total_tokens;
-    scorer_.begin(total_tokens);
+  ObserverWants wants() const override {
+    return {.q_pools = gate_.config.q_pools, .k_pools = gate_.config.k_pools};
   }
 
-  bool select(const Context& context, const SelectInput& input, BlockMask& mask) override {
-    const GateScores scores = scorer_.score(context, input);
-    const std::int64_t rows = mask.num_rows();
-    causal_softmax(context, scores.data, num_heads_, rows, mask.first_row(), scores.stride);
-    std::vector<CutHistogram> parts(static_cast<std::size_t>(context.num_threads()),
+  void observe(const LayerObservation& seen) override {
+    if (seen.layer == 0 && seen.first_row == 0) scorer_.begin(seen.total_tokens);
+    const std::int64_t rows = seen.rows;
+    const GateScores scores =
+        scorer_.score(context_, seen.layer, seen.first_row, rows, seen.q_pooled, seen.k_pooled);
+    causal_softmax(context_, scores.data, num_heads_, rows, seen.first_row, scores.stride);
+    std::vector<CutHistogram> parts(static_cast<std::size_t>(context_.num_threads()),
                                     CutHistogram(lengths_.size()));
-    context.parallel_for(num_heads_ * rows, [&](std::int64_t item, int thread) {
-      const std::int64_t block_row = mask.first_row() + item % rows;
+    context_.parallel_for(num_heads_ * rows, [&](std::int64_t item, int thread) {
+      const std::int64_t block_row = seen.first_row + item % rows;
       float* row = scores.data + item * scores.stride;
       if (rule_ != SelectRule::kThreshold) to_cuts(row, block_row + 1);
       // The best block of a row is always kept in number: an empty row gets its diagonal.
       *std::max_element(row, row + block_row + 1) = 1.0f;
       for (std::size_t length = 0; length < lengths_.size(); ++length) {
-        if (lengths_[length] > total_tokens_ || block_row >= blocks_for(lengths_[length])) continue;
+        if (lengths_[length] > seen.total_tokens || block_row >= blocks_for(lengths_[length])) continue;
         for (std::int64_t j = 0; j <= block_row; ++j)
           parts[static_cast<std::size_t>(thread)].add(length, CutHistogram::bin_of(row[j]), 1);
       }
     });
     for (const CutHistogram& part : parts) histogram_.add(part);
-    return false;
   }
 
   const CutHistogram& histogram() const { return histogram_; }
@@ -129,38 +131,35 @@ class DenseProbe final : public Selector {
     }
   }
 
+  const Context& context_;
+  const Gate& gate_;
   GateScorer scorer_;
   int num_heads_;
   SelectRule rule_;
   const std::vector<std::int64_t>& lengths_;
   CutHistogram histogram_;
-  std::int64_t total_tokens_ = 0;
 };
 
-/// Wraps a selector and counts kept blocks up to every length.
-class CountingSelector final : public Selector {
+/// Counts kept blocks up to every length.
+class DensityCounter final : public LayerObserver {
  public:
-  CountingSelector(Selector& inner, const std::vector<std::int64_t>& lengths)
-      : inner_(inner), lengths_(lengths), kept_(lengths.size(), 0), causal_(lengths.size(), 0) {}
+  explicit DensityCounter(const std::vector<std::int64_t>& lengths)
+      : lengths_(lengths), kept_(lengths.size(), 0), causal_(lengths.size(), 0) {}
 
-  void begin(std::int64_t total_tokens) override {
-    total_tokens_ = total_tokens;
-    inner_.begin(total_tokens);
-  }
-  bool select(const Context& context, const SelectInput& input, BlockMask& mask) override {
-    const bool sparse = inner_.select(context, input, mask);
+  ObserverWants wants() const override { return {.mask = true}; }
+
+  void observe(const LayerObservation& seen) override {
+    const BlockMask& mask = *seen.mask;  // a cut below 1 is never dense
     for (std::size_t length = 0; length < lengths_.size(); ++length) {
-      if (lengths_[length] > total_tokens_) continue;
+      if (lengths_[length] > seen.total_tokens) continue;
       const std::int64_t rows = std::min(mask.num_rows(), blocks_for(lengths_[length]) - mask.first_row());
       for (int head = 0; head < mask.num_heads(); ++head) {
         for (std::int64_t row = 0; row < rows; ++row) {
-          const std::int64_t causal = mask.first_row() + row + 1;
-          causal_[length] += causal;
-          kept_[length] += sparse ? mask.count(head, row) : causal;
+          causal_[length] += mask.first_row() + row + 1;
+          kept_[length] += mask.count(head, row);
         }
       }
     }
-    return sparse;
   }
 
   double density(std::size_t length) const {
@@ -169,10 +168,8 @@ class CountingSelector final : public Selector {
   }
 
  private:
-  Selector& inner_;
   const std::vector<std::int64_t>& lengths_;
   std::vector<std::int64_t> kept_, causal_;
-  std::int64_t total_tokens_ = 0;
 };
 
 /// Measured over predicted density of a sparse pass, for every length.
@@ -225,12 +222,13 @@ Calibration calibrate(Transformer& model, const Gate& gate,
       options.refine ? std::accumulate(options.densities.begin(), options.densities.end(), 0.0) : 0.0;
   const double all_work = tokens * (1 + sparse_work);
   double work = 0;
-  const auto run = [&](Selector& selector, double cost) {
+  const auto run = [&](Selector* selector, LayerObserver& observer, double cost) {
     for (const auto& prompt : prompts) {
       Sequence sequence = model.new_sequence();
       const double before = work;
       model.prefill(sequence, {.tokens = prompt,
-                               .selector = &selector,
+                               .selector = selector,
+                               .observer = &observer,
                                .want_last_logits = false,
                                .on_progress = [&](std::int64_t done) {
                                  work = before + cost * static_cast<double>(done);
@@ -238,18 +236,18 @@ Calibration calibrate(Transformer& model, const Gate& gate,
                                }});
     }
   };
-  DenseProbe probe(model.config(), gate, options.rule, options.lengths);
-  run(probe, 1);
+  DenseProbe probe(model.context(), model.config(), gate, options.rule, options.lengths);
+  run(nullptr, probe, 1);
 
   // Sparse passes at the cuts that the dense pass gives for the longest length: by how much densities shift.
   std::vector<Shift> shifts;
   for (std::size_t d = options.densities.size(); options.refine && d-- > 0;) {
     Shift shift{.cut = probe.histogram().cut_for(options.lengths.size() - 1, options.densities[d])};
-    const auto inner = make_selector(
+    const auto selector = make_selector(
         SelectorKind::kGate, {.rule = rule_of(options.rule), .value = value_of(options.rule, shift.cut)},
         model.config(), &gate, 0);
-    CountingSelector counter(*inner, options.lengths);
-    run(counter, options.densities[d]);
+    DensityCounter counter(options.lengths);
+    run(selector.get(), counter, options.densities[d]);
     for (std::size_t l = 0; l < options.lengths.size(); ++l)
       shift.factors.push_back(counter.density(l) / probe.histogram().density_at(l, shift.cut));
     shifts.push_back(std::move(shift));

@@ -23,29 +23,27 @@ class Collector final : public LayerObserver {
         k_(model.num_layers * shape_.num_kv_heads * n_ * shape_.k_width),
         target_(model.num_layers * shape_.num_heads * triangle(n_)) {}
 
-  bool wants_target() const override { return true; }
+  ObserverWants wants() const override {
+    return {.target = true, .q_pools = gate_.q_pools, .k_pools = gate_.k_pools};
+  }
 
-  void observe(const SelectInput& input, const float* pooled_target, std::int64_t target_stride) override {
-    const std::int64_t rows = blocks_for(input.num_tokens), first_row = input.q_offset / kBlockSize;
-    const auto pool = [&](const float* x, std::int64_t stride, int heads, unsigned pools, int width,
-                          float* out) {
-      pooled_.reserve_discard(rows * heads * width);
-      block_pool(context_, x, input.num_tokens, heads, model_.head_dim, stride, pools, pooled_.data());
+  void observe(const LayerObservation& seen) override {
+    const auto place = [&](const float* pooled, int heads, int width, float* out) {
       context_.parallel_for(heads, [&](std::int64_t head, int) {
-        for (std::int64_t row = 0; row < rows; ++row)
-          std::copy_n(pooled_.data() + (row * heads + head) * width, width,
-                      out + ((input.layer * heads + head) * n_ + first_row + row) * width);
+        for (std::int64_t row = 0; row < seen.rows; ++row)
+          std::copy_n(pooled + (row * heads + head) * width, width,
+                      out + ((seen.layer * heads + head) * n_ + seen.first_row + row) * width);
       });
     };
-    pool(input.q_pre, input.q_stride, shape_.num_heads, gate_.q_pools, shape_.q_width, q_.data());
-    pool(input.k_pre, input.k_stride, shape_.num_kv_heads, gate_.k_pools, shape_.k_width, k_.data());
+    place(seen.q_pooled, shape_.num_heads, shape_.q_width, q_.data());
+    place(seen.k_pooled, shape_.num_kv_heads, shape_.k_width, k_.data());
     context_.parallel_for(shape_.num_heads, [&](std::int64_t head, int) {
-      for (std::int64_t row = 0; row < rows; ++row) {
-        const float* source = pooled_target + (head * rows + row) * target_stride;
-        const std::int64_t block_row = first_row + row;
+      for (std::int64_t row = 0; row < seen.rows; ++row) {
+        const float* source = seen.target + (head * seen.rows + row) * seen.target_stride;
+        const std::int64_t block_row = seen.first_row + row;
         std::transform(
             source, source + block_row + 1,
-            target_.data() + (input.layer * shape_.num_heads + head) * triangle(n_) + triangle(block_row),
+            target_.data() + (seen.layer * shape_.num_heads + head) * triangle(n_) + triangle(block_row),
             [](float value) { return to_float16(value); });
       }
     });
@@ -68,7 +66,6 @@ class Collector final : public LayerObserver {
   std::int64_t n_;
   Buffer<float> q_, k_;
   Buffer<Float16> target_;
-  Buffer<float> pooled_;
 };
 
 }  // namespace

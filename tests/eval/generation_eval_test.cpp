@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "core/check.h"
+#include "model/cpu_transformer.h"
 #include "support/golden.h"
 
 namespace fs = std::filesystem;
@@ -48,7 +49,7 @@ class GenerationEval : public ::testing::Test {
 
   std::string folder_;
   ModelConfig config_;
-  Transformer model_;
+  CpuTransformer model_;
   Tokenizer tokenizer_;
   std::vector<GenerationSample> samples_;
   GenerationRequest request_;

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/check.h"
+#include "model/cpu_transformer.h"
 #include "report_support.h"
 #include "support/golden.h"
 
@@ -34,7 +35,7 @@ class Inspect : public ::testing::Test {
   }
 
   ModelConfig config_;
-  Transformer model_;
+  CpuTransformer model_;
   std::vector<std::int32_t> tokens_;
 };
 

@@ -8,7 +8,6 @@
 #include <nlohmann/json.hpp>
 
 #include "core/check.h"
-#include "eval/scoring.h"
 #include "io/tensor_file.h"
 #include "support/golden.h"
 
@@ -77,17 +76,6 @@ TEST(Perplexity, DenseComesFirstAndOnce) {
   EXPECT_EQ(settings[3].selector, SelectorKind::kLocal);
   EXPECT_EQ(settings[3].rule_name(), "adaptive");
   EXPECT_EQ((PplRow{.length = 8, .setting = settings[3]}).rule_name(), "nz_ratio");
-}
-
-TEST(Scoring, LogProbabilitiesAgreeWithTheDefinition) {
-  constexpr std::int64_t rows = 3, vocab = 4;
-  const std::vector<float> logits{0, 1, 2, 3, 100, 100, 100, 100, -1000, 0, 1000, 5};
-  const std::vector<std::int32_t> targets{3, 1, 0};
-  std::vector<float> out(rows, NAN);
-  token_logprobs(Context(2), logits.data(), rows, vocab, targets, out.data());
-  EXPECT_NEAR(out[0], 3 - std::log(std::exp(0) + std::exp(1) + std::exp(2) + std::exp(3)), 1e-6);
-  EXPECT_NEAR(out[1], -std::log(4.0), 1e-6);
-  EXPECT_EQ(out[2], -2000.0f);
 }
 
 class EvalDataTest : public ::testing::Test {

@@ -9,6 +9,7 @@
 #include <fstream>
 
 #include "eval/inspect.h"
+#include "model/cpu_transformer.h"
 #include "report_support.h"
 #include "support/golden.h"
 
@@ -120,8 +121,8 @@ TEST_F(BrowserTest, ReportInWideAndNarrowWindowsLightAndDark) {
 
 TEST_F(BrowserTest, InspectionShowsItsMaps) {
   const ModelConfig config = load_model_config(embedded_model());
-  Transformer model(std::make_shared<ModelWeights>(ModelWeights::load(embedded_model(), config)), config,
-                    Context(1), {});
+  CpuTransformer model(std::make_shared<ModelWeights>(ModelWeights::load(embedded_model(), config)), config,
+                       Context(1), {});
   std::vector<std::int32_t> tokens;
   for (int i = 0; i < 300; ++i) tokens.push_back(10 + (i * i * 7 + i / 3) % 4000);
   const Inspection inspection =

@@ -6,6 +6,7 @@
 #include <map>
 
 #include "core/check.h"
+#include "model/cpu_transformer.h"
 #include "support/golden.h"
 
 namespace seer {
@@ -115,7 +116,7 @@ class GenerateTest : public ::testing::Test {
         tokenizer(Tokenizer::load(folder)) {}
   std::string folder;
   ModelConfig config;
-  Transformer model;
+  CpuTransformer model;
   Tokenizer tokenizer;
 };
 

@@ -6,7 +6,7 @@
 #include <numeric>
 
 #include "core/check.h"
-#include "model/transformer.h"
+#include "model/cpu_transformer.h"
 #include "support/compare.h"
 #include "support/golden.h"
 
@@ -61,7 +61,7 @@ struct Fixture {
   const std::string folder = test::golden_path("tiny-qwen2").string();
   ModelConfig config;
   std::shared_ptr<ModelWeights> weights;
-  Transformer transformer;
+  CpuTransformer transformer;
   Gate gate;
 };
 

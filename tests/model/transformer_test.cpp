@@ -1,11 +1,10 @@
-#include "model/transformer.h"
-
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <numeric>
 
 #include "core/check.h"
+#include "model/cpu_transformer.h"
 #include "support/compare.h"
 #include "support/golden.h"
 
@@ -24,7 +23,7 @@ struct TinyModel {
 
   ModelConfig config;
   std::shared_ptr<ModelWeights> weights;
-  Transformer transformer;
+  CpuTransformer transformer;
 
   /// Logits [tokens, vocab] of a prefill; NaN where none were given.
   std::vector<float> logits(std::span<const std::int32_t> tokens, Selector* selector = nullptr) {
@@ -144,14 +143,14 @@ TEST(KvCache, PagesAreReusedAndZeroed) {
     Sequence sequence(pool);
     sequence.extend(65);
     EXPECT_EQ(pool->bytes_reserved(), 2 * pool->page_bytes());
-    auto* values = reinterpret_cast<float*>(sequence.layer(0).k_tile(1, 0));
+    auto* values = reinterpret_cast<float*>(pool->view(0, sequence).k_tile(1, 0));
     std::fill_n(values, page_floats, NAN);
   }
   Sequence sequence(pool);
   sequence.extend(128);
   EXPECT_EQ(pool->bytes_reserved(), 2 * pool->page_bytes());
   for (std::int64_t block = 0; block < 2; ++block) {
-    const auto* values = reinterpret_cast<const float*>(sequence.layer(0).k_tile(block, 0));
+    const auto* values = reinterpret_cast<const float*>(pool->view(0, sequence).k_tile(block, 0));
     EXPECT_TRUE(std::all_of(values, values + page_floats, [](float x) { return x == 0; }));
   }
   sequence.truncate(3);

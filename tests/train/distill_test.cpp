@@ -11,6 +11,7 @@
 
 #include "core/check.h"
 #include "io/tensor_file.h"
+#include "model/cpu_transformer.h"
 #include "support/golden.h"
 #include "train/calibrate.h"
 #include "train/corpus.h"
@@ -61,7 +62,7 @@ class Distill : public ::testing::Test {
   const std::string model_folder = test::golden_path("tiny-qwen2").string();
   ModelConfig config;
   std::shared_ptr<ModelWeights> weights;
-  Transformer transformer;
+  CpuTransformer transformer;
   fs::path folder;
   std::vector<std::vector<std::int32_t>> sequences;
 };
@@ -127,7 +128,7 @@ TEST_F(Distill, AnInterruptedRunEndsWithTheSameBits) {
 }
 
 TEST_F(Distill, OneThreadGivesTheBitsOfTwo) {
-  Transformer single(weights, config, Context(1), transformer_options());
+  CpuTransformer single(weights, config, Context(1), transformer_options());
   DistillOptions two = options("two"), one = options("one");
   // Both learn from the same results of the model.
   two.cache = one.cache = (folder / "cache").string();

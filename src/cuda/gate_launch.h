@@ -1,0 +1,42 @@
+// Launchers of the gate's kernels; the public functions have checked the parameters. Internal to src/cuda.
+#pragma once
+
+#include <cstdint>
+
+#include "cuda/gate.h"
+#include "cuda/rope_pool.h"
+#include "cuda/select.h"
+
+struct CUstream_st;
+
+namespace seer::cuda {
+
+void launch_rope_table(const double* inv_freq, int dim, double attention_factor, std::int64_t first,
+                       std::int64_t step, std::int64_t count, float* cos, float* sin, CUstream_st* stream);
+void launch_rope_pool(const RopePoolParams& params, CUstream_st* stream);
+void launch_rope_store(const RopeStoreParams& params, CUstream_st* stream);
+
+void launch_gate_project(const GateProjectParams& params, CUstream_st* stream);
+/// kDim: the gate's hidden size, 0 for any.
+template <int kDim>
+void launch_gate_select(const GateSelectParams& params, CUstream_st* stream);
+
+void launch_select_blocks(const SelectBlocksParams& params, CUstream_st* stream);
+/// `k` blocks a row, rows from `dense_from` on all.
+struct BaselineMask {
+  int heads = 0;
+  std::int64_t first_row = 0;
+  std::int64_t rows = 0;
+  std::int64_t k = 0;
+  std::int64_t dense_from = 0;
+  std::uint64_t* mask = nullptr;
+  std::int64_t mask_words = 0;
+  std::uint64_t* selected_blocks = nullptr;
+};
+void launch_select_sink_local(const BaselineMask& mask, CUstream_st* stream);
+void launch_select_random(const BaselineMask& mask, std::uint64_t seed, int layer, CUstream_st* stream);
+void launch_threshold_for_density(const float* probabilities, std::int64_t stride, int heads,
+                                  std::int64_t first_row, std::int64_t rows, double density,
+                                  double* threshold, void* workspace, CUstream_st* stream);
+
+}  // namespace seer::cuda

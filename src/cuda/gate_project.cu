@@ -1,0 +1,192 @@
+// Projections of pooled queries and keys, with RoPE: small matrix products, bound by reading the weights.
+//
+// A CTA takes 64 block rows and one or more heads of a group. The rows stay in shared memory as bf16; weights
+// stream past them in slices of 64 rows, which are contiguous over the heads. A warp owns 32 rows and the
+// pairs of 8-column tiles that RoPE rotates into each other.
+#include <cuda_bf16.h>
+#include <cuda_pipeline.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "cuda/device_array.h"
+#include "cuda/gate_launch.h"
+#include "cuda/ptx.cuh"
+
+namespace seer::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kWarps = kThreads / 32;
+constexpr int kRows = 64;     // of a CTA
+constexpr int kRowTiles = 2;  // of 16 rows, a warp's
+constexpr int kSlice = 64;    // rows of the weights in a stage
+constexpr int kStages = 3;
+constexpr int kPad = 8;  // elements after a row in shared memory, against bank conflicts
+constexpr int kColumnWarps = 4;
+
+using Element = __nv_bfloat16;
+
+__device__ __forceinline__ void store_pair(Element* out, float low, float high) {
+  *reinterpret_cast<std::uint32_t*>(out) = ptx::pack<Element>(low, high);
+}
+
+/// Copies weights [kSlice, out_dim] to shared memory.
+__device__ __forceinline__ void fetch_slice(Element* stage, const Element* weights, int out_dim) {
+  const int per_row = out_dim / 8;
+  for (int i = threadIdx.x; i < kSlice * per_row; i += kThreads) {
+    const int row = i / per_row;
+    __pipeline_memcpy_async(stage + row * (out_dim + kPad) + i % per_row * 8, weights + i * 8, 16);
+  }
+}
+
+/// Rows [first, first + kRows) of one head of x to shared memory; rows after the last one are zero.
+__device__ __forceinline__ void load_rows(Element* tile, const GateProjectParams& p, std::int64_t first,
+                                          int x_head) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll 4
+  for (int row = threadIdx.x / 32; row < kRows; row += kWarps) {
+    const float* source = p.x + ((first + row) * p.x_heads + x_head) * p.in_dim;
+    const bool valid = first + row < p.n;
+    for (int c = lane * 4; c < p.in_dim; c += 128) {
+      const float4 value = valid ? *reinterpret_cast<const float4*>(source + c) : float4{0, 0, 0, 0};
+      Element* out = tile + row * (p.in_dim + kPad) + c;
+      store_pair(out, value.x, value.y);
+      store_pair(out + 2, value.z, value.w);
+    }
+  }
+}
+
+/// kPairs: pairs of column tiles of a warp.
+template <int kPairs>
+__global__ void __launch_bounds__(kThreads, kPairs <= 2 ? 2 : 1)
+    gate_project_kernel(GateProjectParams p, int heads_per_cta) {
+  extern __shared__ __align__(16) Element memory[];
+  const int half = p.out_dim / 2;
+  const int x_pitch = p.in_dim + kPad, w_pitch = p.out_dim + kPad;
+  Element* const rows = memory;
+  Element* const stages = memory + kRows * x_pitch;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int first_row = warp / kColumnWarps * 16 * kRowTiles;  // of this warp in the tile
+  const int first_pair = warp % kColumnWarps * kPairs;
+  const std::int64_t tile_row = static_cast<std::int64_t>(blockIdx.x) * kRows;
+  const int first_head = static_cast<int>(blockIdx.y) * heads_per_cta;
+  const Element* weights =
+      static_cast<const Element*>(p.w) + static_cast<std::int64_t>(first_head) * p.in_dim * p.out_dim;
+  const int slices = p.in_dim / kSlice;
+  const int all_slices = heads_per_cta * slices;
+  const auto fetch = [&](int slice) {
+    if (slice < all_slices) {
+      fetch_slice(stages + slice % kStages * kSlice * w_pitch,
+                  weights + static_cast<std::int64_t>(slice) * kSlice * p.out_dim, p.out_dim);
+    }
+    __pipeline_commit();
+  };
+  for (int slice = 0; slice < kStages - 1; ++slice) fetch(slice);
+  load_rows(rows, p, tile_row, first_head / (p.heads / p.x_heads));
+
+  // Addresses of this lane's row in the 16x16 tiles that ldmatrix takes: rows of x, and of the weights'
+  // transposed pairs (8 columns of the first half, the 8 paired with them).
+  const std::uint32_t x_address =
+      ptx::shared_address(rows + (first_row + lane % 16) * x_pitch + lane / 16 * 8);
+  const int w_offset = (lane / 8 % 2 * 8 + lane % 8) * w_pitch + (lane / 16) * half + first_pair * 8;
+
+  float sum[kRowTiles][kPairs][2][4] = {};
+  for (int slice = 0; slice < all_slices; ++slice) {
+    __pipeline_wait_prior(kStages - 2);
+    __syncthreads();
+    fetch(slice + kStages - 1);
+    const std::uint32_t stage = ptx::shared_address(stages + slice % kStages * kSlice * w_pitch + w_offset);
+    const int x_column = slice % slices * kSlice;
+#pragma unroll
+    for (int k = 0; k < kSlice; k += 16) {
+      std::uint32_t a[kRowTiles][4];
+#pragma unroll
+      for (int m = 0; m < kRowTiles; ++m)
+        ptx::load_matrix_x4(a[m], x_address + (m * 16 * x_pitch + x_column + k) * 2);
+#pragma unroll
+      for (int i = 0; i < kPairs; ++i) {
+        if ((first_pair + i) * 8 >= half) continue;
+        std::uint32_t b[4];
+        ptx::load_matrix_x4_transposed(b, stage + (k * w_pitch + i * 8) * 2);
+#pragma unroll
+        for (int m = 0; m < kRowTiles; ++m) {
+          ptx::mma<Element>(sum[m][i][0], a[m], b[0], b[1]);
+          ptx::mma<Element>(sum[m][i][1], a[m], b[2], b[3]);
+        }
+      }
+    }
+    if (slice % slices != slices - 1) continue;
+    Element* const out = static_cast<Element*>(p.out) + (first_head + slice / slices) * p.out_head_stride;
+#pragma unroll
+    for (int m = 0; m < kRowTiles; ++m) {
+#pragma unroll
+      for (int i = 0; i < kPairs; ++i) {
+        const int column = (first_pair + i) * 8 + lane % 4 * 2;
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+          const std::int64_t row = tile_row + first_row + m * 16 + r * 8 + lane / 4;
+          if (row < p.n && column < half) {
+            const float2 cos = *reinterpret_cast<const float2*>(p.cos + row * half + column);
+            const float2 sin = *reinterpret_cast<const float2*>(p.sin + row * half + column);
+            const float low0 = sum[m][i][0][2 * r], low1 = sum[m][i][0][2 * r + 1];
+            const float high0 = sum[m][i][1][2 * r], high1 = sum[m][i][1][2 * r + 1];
+            store_pair(out + row * p.out_dim + column, low0 * cos.x - high0 * sin.x,
+                       low1 * cos.y - high1 * sin.y);
+            store_pair(out + row * p.out_dim + half + column, high0 * cos.x + low0 * sin.x,
+                       high1 * cos.y + low1 * sin.y);
+          }
+          sum[m][i][0][2 * r] = sum[m][i][0][2 * r + 1] = 0;
+          sum[m][i][1][2 * r] = sum[m][i][1][2 * r + 1] = 0;
+        }
+      }
+    }
+  }
+}
+
+/// RoPE alone: a thread takes four pairs of channels.
+__global__ void __launch_bounds__(kThreads) gate_rope_kernel(GateProjectParams p) {
+  const int half = p.out_dim / 2;
+  const std::int64_t item = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (item >= p.n * p.heads * (half / 4)) return;
+  const int channel = static_cast<int>(item % (half / 4)) * 4;
+  const std::int64_t row = item / (half / 4) / p.heads, head = item / (half / 4) % p.heads;
+  const auto load = [](const float* source) { return *reinterpret_cast<const float4*>(source); };
+  const float* x = p.x + (row * p.heads + head) * p.out_dim + channel;
+  const float4 low = load(x), high = load(x + half);
+  const float4 cos = load(p.cos + row * half + channel), sin = load(p.sin + row * half + channel);
+  Element* out = static_cast<Element*>(p.out) + head * p.out_head_stride + row * p.out_dim + channel;
+  *reinterpret_cast<uint2*>(out) = {
+      ptx::pack<Element>(low.x * cos.x - high.x * sin.x, low.y * cos.y - high.y * sin.y),
+      ptx::pack<Element>(low.z * cos.z - high.z * sin.z, low.w * cos.w - high.w * sin.w)};
+  *reinterpret_cast<uint2*>(out + half) = {
+      ptx::pack<Element>(high.x * cos.x + low.x * sin.x, high.y * cos.y + low.y * sin.y),
+      ptx::pack<Element>(high.z * cos.z + low.z * sin.z, high.w * cos.w + low.w * sin.w)};
+}
+
+}  // namespace
+
+void launch_gate_project(const GateProjectParams& p, CUstream_st* stream) {
+  if (p.w == nullptr) {
+    const std::int64_t items = p.n * p.heads * (p.out_dim / 8);
+    gate_rope_kernel<<<static_cast<unsigned>((items + kThreads - 1) / kThreads), kThreads, 0, stream>>>(p);
+    check(cudaGetLastError(), "gate_project");
+    return;
+  }
+  constexpr std::int64_t kEnoughCtas = 200;
+  const std::int64_t tiles = (p.n + kRows - 1) / kRows;
+  // One CTA for all heads of a group reads its rows once, where that leaves enough CTAs.
+  const int heads_per_cta = tiles * p.x_heads >= kEnoughCtas ? p.heads / p.x_heads : 1;
+  const dim3 grid(static_cast<unsigned>(tiles), p.heads / heads_per_cta);
+  const int bytes =
+      (kRows * (p.in_dim + kPad) + kStages * kSlice * (p.out_dim + kPad)) * static_cast<int>(sizeof(Element));
+  const int pairs = (p.out_dim / 16 + kColumnWarps - 1) / kColumnWarps;
+  const auto kernel = pairs == 1   ? gate_project_kernel<1>
+                      : pairs == 2 ? gate_project_kernel<2>
+                                   : gate_project_kernel<4>;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "gate_project");
+  kernel<<<grid, kThreads, bytes, stream>>>(p, heads_per_cta);
+  check(cudaGetLastError(), "gate_project");
+}
+
+}  // namespace seer::cuda

@@ -1,0 +1,478 @@
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <vector>
+
+#include "core/check.h"
+#include "cuda/elementwise.h"
+#include "cuda/gate.h"
+#include "cuda/pooled_target.h"
+#include "cuda/select.h"
+#include "cuda_model/device_gate.h"
+#include "cuda_model/prefill_scratch.h"
+
+namespace seer {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/// Large enough for the products' and attention's full rate; activations of a chunk of an 8B model take 1
+/// GiB.
+constexpr std::int64_t kChunkTokens = 8192;
+
+/// The oracle's density holds chunk by chunk: the chunks of the CPU, so that both devices choose alike.
+constexpr std::int64_t kOracleChunkTokens = 1024;
+
+/// Logits computed at a time.
+constexpr std::int64_t kLogitsElements = 64 << 20;
+
+std::int64_t words_for(std::int64_t blocks) { return (blocks + 63) / 64; }
+
+double gibibytes(std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); }
+
+template <class T>
+std::vector<T> download(const T* data, std::int64_t count, const OwnedStream& stream) {
+  std::vector<T> values(static_cast<std::size_t>(count));
+  cuda::check(
+      cudaMemcpyAsync(values.data(), data, values.size() * sizeof(T), cudaMemcpyDeviceToHost, stream.get()),
+      "prefill");
+  stream.wait("prefill");
+  return values;
+}
+
+template <class T>
+void upload(const std::vector<T>& values, cuda::DeviceArray<T>& array, const OwnedStream& stream) {
+  array.reserve_discard(static_cast<std::int64_t>(values.size()));
+  cuda::check(cudaMemcpyAsync(array.data(), values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice,
+                              stream.get()),
+              "prefill");
+}
+
+}  // namespace
+
+/// Tokens [first, first + tokens) of a prompt.
+struct CudaTransformer::ChunkView {
+  std::int64_t first = 0, tokens = 0, total = 0;
+  const std::int32_t* lengths = nullptr;  // device: cu_seqlens_q [2], cu_seqlens_k [2]
+  const DeviceRope* rope = nullptr;
+
+  std::int64_t first_row() const { return first / kBlockSize; }
+  std::int64_t rows() const { return blocks_for(tokens); }
+  std::int64_t blocks() const { return first_row() + rows(); }
+};
+
+/// How the blocks of a prompt are chosen.
+struct CudaTransformer::Selection {
+  Selector* selector = nullptr;
+  SelectParams params;                    // kDense: all of them
+  const DeviceGate* gate = nullptr;       // of kGate
+  bool by_density = false;                // the oracle's adaptive rule
+  std::int64_t selected = 0, causal = 0;  // of the layers known on the host
+
+  bool is_dense() const { return params.rule == SelectRule::kDense; }
+  const SelectorSettings& settings() const { return *selector->settings; }
+  const GateConfig& gate_config() const { return settings().gate->config; }
+};
+
+/// Makes sure that the prompt will fit before any of it is computed.
+void CudaTransformer::plan_memory(std::int64_t tokens, std::int64_t chunk) {
+  const std::int64_t hidden = config_.hidden_size, inner = config_.intermediate_size;
+  const std::int64_t per_token =
+      6 * hidden + 2 * (2 * config_.q_size() + 2 * config_.kv_size() + 3 * inner) + 4 * config_.num_heads;
+  const std::int64_t held = static_cast<std::int64_t>(prefill_->x.size()) / hidden;
+  const std::int64_t scratch = std::max<std::int64_t>(0, chunk - held) * per_token;
+  const std::int64_t pages = std::max<std::int64_t>(0, blocks_for(tokens) - pages_->pages_at_hand());
+  std::size_t free_bytes = 0, total_bytes = 0;
+  cuda::check(cudaMemGetInfo(&free_bytes, &total_bytes), "prefill");
+  const auto free = static_cast<std::int64_t>(free_bytes);
+  const std::int64_t cache = pages * pages_->page_bytes();
+  if (cache + scratch <= free) return;
+  const std::int64_t fits =
+      (pages_->pages_at_hand() + std::max<std::int64_t>(0, free - scratch) / pages_->page_bytes()) *
+      kBlockSize;
+  fail(
+      "GPU memory: a prompt of {} tokens needs {:.1f} GiB more for its KV cache and {:.1f} GiB for "
+      "activations, {:.1f} of {:.1f} GiB are free; up to {} tokens would fit",
+      tokens, gibibytes(cache), gibibytes(scratch), gibibytes(free),
+      gibibytes(static_cast<std::int64_t>(total_bytes)), fits);
+}
+
+PrefillResult CudaTransformer::run_prefill(Sequence& sequence, const PrefillRequest& request) {
+  const auto start = Clock::now();
+  PrefillScratch& s = *prefill_;
+  const cudaStream_t stream = stream_->get();
+  const auto total = static_cast<std::int64_t>(request.tokens.size());
+
+  Selection selection{.selector = request.selector};
+  if (request.selector != nullptr) {
+    SEER_CHECK(request.selector->settings.has_value(), "--device cuda: expected a selector of make_selector");
+    selection.params = selection.settings().resolve(total);
+    selection.by_density = selection.settings().kind == SelectorKind::kOracle &&
+                           selection.settings().sparsity.rule == SparsityOptions::Rule::kAdaptive;
+    if (selection.settings().kind == SelectorKind::kGate && !selection.is_dense())
+      selection.gate = &DeviceGate::of(*request.selector);
+  }
+  const std::int64_t wanted_chunk = options_.chunk_tokens > 0 ? options_.chunk_tokens
+                                    : selection.by_density    ? kOracleChunkTokens
+                                                              : kChunkTokens;
+  const std::int64_t chunk_tokens = std::min(wanted_chunk, blocks_for(total) * kBlockSize);
+  plan_memory(total, chunk_tokens);
+  sequence.extend(total);
+
+  upload(std::vector<std::int32_t>(request.tokens.begin(), request.tokens.end()), s.tokens, *stream_);
+  upload(sequence.pages(), s.page_table, *stream_);
+  std::vector<std::int32_t> lengths;
+  for (std::int64_t first = 0; first < total; first += chunk_tokens) {
+    const std::int64_t end = std::min(first + chunk_tokens, total);
+    for (const std::int64_t value : {std::int64_t{0}, end - first, std::int64_t{0}, end})
+      lengths.push_back(static_cast<std::int32_t>(value));
+  }
+  upload(lengths, s.lengths, *stream_);
+  const DeviceRope* rope = &rope_;
+  if (config_.rope.type == RopeType::kDynamic && total > config_.max_position_embeddings) {
+    s.rope.fill(rope_for(total), 1, total, stream);
+    rope = &s.rope;
+  }
+
+  s.x.reserve_discard(chunk_tokens * config_.hidden_size);
+  s.normed.reserve_discard(chunk_tokens * config_.hidden_size);
+  s.qkv.reserve_discard(chunk_tokens * (config_.q_size() + 2 * config_.kv_size()));
+  s.attention.reserve_discard(chunk_tokens * config_.q_size());
+  s.gate_up.reserve_discard(chunk_tokens * 2 * config_.intermediate_size);
+  s.activated.reserve_discard(chunk_tokens * config_.intermediate_size);
+  s.lse.reserve_discard(chunk_tokens * config_.num_heads);
+  s.selected.reserve_discard(1);
+  cuda::check(cudaMemsetAsync(s.selected.data(), 0, s.selected.bytes(), stream), "prefill");
+  if (s.counters.size() == 0) {
+    s.counters.reserve_discard(2);
+    cuda::check(cudaMemsetAsync(s.counters.data(), 0, s.counters.bytes(), stream), "prefill");
+  }
+  if (selection.gate != nullptr) {
+    const std::int64_t blocks = blocks_for(total), dim = selection.gate_config().gate_hidden_size;
+    s.gate_rope.fill(RopeTable(config_.rope, static_cast<int>(dim), total), kBlockSize, blocks, stream);
+    s.gate_q.reserve_discard(config_.num_heads * blocks_for(chunk_tokens) * dim);
+    s.gate_keys.reserve_discard(config_.num_layers * selection.settings().gate->num_k_heads(config_) *
+                                blocks * dim);
+  }
+  if (request.nll != nullptr) s.nll.reserve_discard(total);
+
+  PrefillResult result;
+  timer_.start();
+  std::int64_t chunk_index = 0;
+  for (std::int64_t first = 0; first < total; first += chunk_tokens, ++chunk_index) {
+    const ChunkView chunk{.first = first,
+                          .tokens = std::min(chunk_tokens, total - first),
+                          .total = total,
+                          .lengths = s.lengths.data() + 4 * chunk_index,
+                          .rope = rope};
+    prefill_chunk(request, selection, chunk);
+    if (request.on_logits || request.nll != nullptr) score_chunk(request, chunk);
+    if (request.on_progress) request.on_progress(first + chunk.tokens);
+    if (first + chunk.tokens == total && request.want_last_logits) {
+      s.logits.reserve_discard(config_.vocab_size);
+      compute_logits(s.x.data() + (chunk.tokens - 1) * config_.hidden_size, 1, s.normed.data(),
+                     s.logits.data());
+    }
+  }
+  if (request.want_last_logits) result.last_logits = download(s.logits.data(), config_.vocab_size, *stream_);
+  if (request.nll != nullptr && total > 1) {
+    const std::vector<float> nll = download(s.nll.data(), total - 1, *stream_);
+    std::copy(nll.begin(), nll.end(), request.nll);
+  }
+  const std::uint64_t selected = download(s.selected.data(), 1, *stream_).front();
+
+  const auto seconds = timer_.seconds();
+  const auto of = [&](Stage stage) { return seconds[static_cast<std::size_t>(stage)]; };
+  PrefillStats& stats = result.stats;
+  stats.select_seconds = of(Stage::kGate) + of(Stage::kSelect);
+  stats.attention_seconds = of(Stage::kAttention);
+  stats.logits_seconds = of(Stage::kLogits);
+  stats.stages = {.projection = of(Stage::kProjection),
+                  .rope_pool = of(Stage::kRopePool),
+                  .gate = of(Stage::kGate),
+                  .mlp = of(Stage::kMlp),
+                  .other = of(Stage::kOther)};
+  stats.causal_blocks = selection.causal;
+  stats.selected_blocks = selection.selected + static_cast<std::int64_t>(selected);
+  stats.seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  return result;
+}
+
+void CudaTransformer::prefill_chunk(const PrefillRequest& request, Selection& selection,
+                                    const ChunkView& chunk) {
+  PrefillScratch& s = *prefill_;
+  cuda::embedding(weights_.embedding.data(), dtype(), s.tokens.data() + chunk.first, chunk.tokens,
+                  config_.hidden_size, s.x.data(), stream_->get());
+  for (int layer = 0; layer < config_.num_layers; ++layer) prefill_layer(request, selection, chunk, layer);
+}
+
+void CudaTransformer::prefill_layer(const PrefillRequest& request, Selection& selection,
+                                    const ChunkView& chunk, int index) {
+  PrefillScratch& s = *prefill_;
+  const cudaStream_t stream = stream_->get();
+  const DeviceLayer& layer = weights_.layers[static_cast<std::size_t>(index)];
+  const std::int64_t hidden = config_.hidden_size, q_size = config_.q_size();
+  const std::int64_t qkv_size = q_size + 2 * config_.kv_size();
+  const ObserverWants wants = request.observer != nullptr ? request.observer->wants() : ObserverWants{};
+  SEER_CHECK(!wants.target || selection.is_dense(),
+             "prefill: the pooled attention is observed in a dense prefill only");
+  SEER_CHECK(!wants.input,
+             "--device cuda: this command looks at every layer's inputs and runs on the CPU only");
+  unsigned q_pools = wants.q_pools, k_pools = wants.k_pools;
+  if (selection.gate != nullptr) {
+    q_pools = selection.gate_config().q_pools;
+    k_pools = selection.gate_config().k_pools;
+    SEER_CHECK((wants.q_pools | wants.k_pools) == 0,
+               "prefill: pooled inputs are observed without a gate only");
+  }
+  const auto pooled = [&](DeviceFloats& out, int heads, unsigned pools) -> float* {
+    if (pools == 0) return nullptr;
+    out.reserve_discard(chunk.rows() * heads * pool_count(pools) * config_.head_dim);
+    return out.data();
+  };
+
+  cuda::rms_norm(s.x.data(), layer.input_norm.data(), config_.rms_norm_eps, chunk.tokens, hidden,
+                 s.normed.data(), dtype(), stream);
+  timer_.mark(Stage::kOther);
+  product(s.normed.data(), chunk.tokens, layer.qkv.data(), qkv_size, hidden, s.qkv.data(),
+          layer.qkv_bias.data());
+  timer_.mark(Stage::kProjection);
+  cuda::rope_pool({.qkv = s.qkv.data(),
+                   .qkv_stride = qkv_size,
+                   .q = s.qkv.data(),
+                   .q_stride = qkv_size,
+                   .cache = pages_->cache(index, s.page_table.data(), s.page_table.size()),
+                   .cos = chunk.rope->cos.data(),
+                   .sin = chunk.rope->sin.data(),
+                   .q_norm = layer.q_norm.data(),
+                   .k_norm = layer.k_norm.data(),
+                   .norm_eps = config_.rms_norm_eps,
+                   .dtype = dtype(),
+                   .num_tokens = chunk.tokens,
+                   .first_position = chunk.first,
+                   .num_heads = config_.num_heads,
+                   .num_kv_heads = config_.num_kv_heads,
+                   .head_dim = config_.head_dim,
+                   .q_pools = q_pools,
+                   .k_pools = k_pools,
+                   .q_pooled = pooled(s.q_pooled, config_.num_heads, q_pools),
+                   .k_pooled = pooled(s.k_pooled, config_.num_kv_heads, k_pools)},
+                  stream);
+  timer_.mark(Stage::kRopePool);
+
+  const std::int64_t causal =
+      config_.num_heads * (chunk.rows() * chunk.first_row() + chunk.rows() * (chunk.rows() + 1) / 2);
+  const bool sparse = select(selection, chunk, index);
+  selection.causal += causal;
+  if (!sparse) selection.selected += causal;
+  attend(chunk, index, sparse ? s.mask.data() : nullptr, wants.target ? s.lse.data() : nullptr);
+  timer_.mark(Stage::kAttention);
+  if (request.observer != nullptr) observe(*request.observer, wants, chunk, index, sparse);
+
+  product(s.attention.data(), chunk.tokens, layer.o.data(), hidden, q_size, s.x.data(), layer.o_bias.data(),
+          true);
+  timer_.mark(Stage::kProjection);
+  cuda::rms_norm(s.x.data(), layer.post_attention_norm.data(), config_.rms_norm_eps, chunk.tokens, hidden,
+                 s.normed.data(), dtype(), stream);
+  timer_.mark(Stage::kOther);
+  run_mlp(layer, chunk.tokens, s.x.data(), s.normed.data(), s.gate_up.data(), s.activated.data());
+  timer_.mark(Stage::kMlp);
+}
+
+void CudaTransformer::attend(const ChunkView& chunk, int layer, const std::uint64_t* mask, float* lse) {
+  PrefillScratch& s = *prefill_;
+  const std::int64_t qkv_size = config_.q_size() + 2 * config_.kv_size();
+  cuda::attention_prefill({.q = s.qkv.data(),
+                           .q_token_stride = qkv_size,
+                           .q_head_stride = config_.head_dim,
+                           .out = s.attention.data(),
+                           .out_token_stride = config_.q_size(),
+                           .out_head_stride = config_.head_dim,
+                           .lse = lse,
+                           .kv = pages_->keys_values(layer, s.page_table.data(), s.page_table.size()),
+                           .dtype = dtype(),
+                           .batch = 1,
+                           .num_heads = config_.num_heads,
+                           .num_kv_heads = config_.num_kv_heads,
+                           .head_dim = config_.head_dim,
+                           .scale = scale(),
+                           .cu_seqlens_q = chunk.lengths,
+                           .cu_seqlens_k = chunk.lengths + 2,
+                           .total_q = chunk.tokens,
+                           .max_rows = chunk.rows(),
+                           .mask = mask,
+                           .mask_words = words_for(chunk.blocks()),
+                           .mask_heads = config_.num_heads,
+                           .workspace = s.counters.data()},
+                          stream_->get());
+}
+
+/// target of the chunk, whose dense attention has left its lse.
+void CudaTransformer::pooled_target_of(const ChunkView& chunk, int layer) {
+  PrefillScratch& s = *prefill_;
+  s.target.reserve_discard(config_.num_heads * chunk.rows() * chunk.blocks());
+  cuda::pooled_target({.q = s.qkv.data(),
+                       .q_token_stride = config_.q_size() + 2 * config_.kv_size(),
+                       .q_head_stride = config_.head_dim,
+                       .kv = pages_->keys_values(layer, s.page_table.data(), s.page_table.size()),
+                       .lse = s.lse.data(),
+                       .dtype = dtype(),
+                       .num_tokens = chunk.tokens,
+                       .q_offset = chunk.first,
+                       .num_heads = config_.num_heads,
+                       .num_kv_heads = config_.num_kv_heads,
+                       .head_dim = config_.head_dim,
+                       .scale = scale(),
+                       .target = s.target.data(),
+                       .stride = chunk.blocks()},
+                      stream_->get());
+}
+
+bool CudaTransformer::select(Selection& selection, const ChunkView& chunk, int index) {
+  if (selection.is_dense()) return false;
+  PrefillScratch& s = *prefill_;
+  const cudaStream_t stream = stream_->get();
+  const int heads = config_.num_heads;
+  const std::int64_t rows = chunk.rows(), first_row = chunk.first_row(), words = words_for(chunk.blocks());
+  s.mask.reserve_discard(heads * rows * words);
+  switch (selection.settings().kind) {
+    case SelectorKind::kDense:
+      return false;
+    case SelectorKind::kGate: {
+      const GateConfig& gate = selection.gate_config();
+      const DeviceGate::Layer& weights = selection.gate->layers[static_cast<std::size_t>(index)];
+      const int k_heads = selection.settings().gate->num_k_heads(config_), dim = gate.gate_hidden_size;
+      const std::int64_t blocks = blocks_for(chunk.total);
+      std::uint16_t* keys = s.gate_keys.data() + index * k_heads * blocks * dim;
+      const float* cos = s.gate_rope.cos.data() + first_row * dim / 2;
+      const float* sin = s.gate_rope.sin.data() + first_row * dim / 2;
+      cuda::gate_project({.x = s.k_pooled.data(),
+                          .n = rows,
+                          .x_heads = config_.num_kv_heads,
+                          .in_dim = pool_count(gate.k_pools) * config_.head_dim,
+                          .w = weights.k_weight.data(),
+                          .heads = k_heads,
+                          .out_dim = dim,
+                          .cos = cos,
+                          .sin = sin,
+                          .out = keys + first_row * dim,
+                          .out_head_stride = blocks * dim},
+                         stream);
+      cuda::gate_project({.x = s.q_pooled.data(),
+                          .n = rows,
+                          .x_heads = heads,
+                          .in_dim = pool_count(gate.q_pools) * config_.head_dim,
+                          .w = weights.q_weight.data(),
+                          .heads = heads,
+                          .out_dim = dim,
+                          .cos = cos,
+                          .sin = sin,
+                          .out = s.gate_q.data(),
+                          .out_head_stride = rows * dim},
+                         stream);
+      timer_.mark(Stage::kGate);
+      cuda::gate_select({.q = s.gate_q.data(),
+                         .q_head_stride = rows * dim,
+                         .k = keys,
+                         .k_head_stride = blocks * dim,
+                         .heads = heads,
+                         .k_heads = k_heads,
+                         .dim = dim,
+                         .first_row = first_row,
+                         .rows = rows,
+                         .select = selection.params,
+                         .mask = s.mask.data(),
+                         .mask_words = words,
+                         .selected_blocks = s.selected.data()},
+                        stream);
+      break;
+    }
+    case SelectorKind::kOracle: {
+      attend(chunk, index, nullptr, s.lse.data());
+      pooled_target_of(chunk, index);
+      cuda::SelectBlocksParams params{.scores = s.target.data(),
+                                      .stride = chunk.blocks(),
+                                      .heads = heads,
+                                      .first_row = first_row,
+                                      .rows = rows,
+                                      .select = selection.params,
+                                      .mask = s.mask.data(),
+                                      .mask_words = words,
+                                      .selected_blocks = s.selected.data()};
+      if (selection.by_density) {
+        s.threshold.reserve_discard(1 + cuda::kThresholdWorkspace / sizeof(double));
+        cuda::threshold_for_density(s.target.data(), chunk.blocks(), heads, first_row, rows,
+                                    selection.settings().sparsity.value, s.threshold.data(),
+                                    s.threshold.data() + 1, stream);
+        params.value = s.threshold.data();
+      }
+      cuda::select_blocks(params, stream);
+      break;
+    }
+    case SelectorKind::kLocal:
+      cuda::select_sink_local(selection.params, heads, first_row, rows, s.mask.data(), words,
+                              s.selected.data(), stream);
+      break;
+    case SelectorKind::kRandom:
+      cuda::select_random(selection.params, selection.settings().seed, index, heads, first_row, rows,
+                          s.mask.data(), words, s.selected.data(), stream);
+      break;
+  }
+  timer_.mark(Stage::kSelect);
+  return true;
+}
+
+/// Copies what the observer wants to the host, which waits for the device.
+void CudaTransformer::observe(LayerObserver& observer, const ObserverWants& wants, const ChunkView& chunk,
+                              int layer, bool sparse) {
+  PrefillScratch& s = *prefill_;
+  LayerObservation seen{
+      .layer = layer, .first_row = chunk.first_row(), .rows = chunk.rows(), .total_tokens = chunk.total};
+  std::vector<float> q_pooled, k_pooled, target;
+  if (wants.q_pools != 0) {
+    q_pooled =
+        download(s.q_pooled.data(), chunk.rows() * config_.q_size() * pool_count(wants.q_pools), *stream_);
+    seen.q_pooled = q_pooled.data();
+  }
+  if (wants.k_pools != 0) {
+    k_pooled =
+        download(s.k_pooled.data(), chunk.rows() * config_.kv_size() * pool_count(wants.k_pools), *stream_);
+    seen.k_pooled = k_pooled.data();
+  }
+  if (wants.target) {
+    pooled_target_of(chunk, layer);
+    target = download(s.target.data(), config_.num_heads * chunk.rows() * chunk.blocks(), *stream_);
+    seen.target = target.data();
+    seen.target_stride = chunk.blocks();
+  }
+  BlockMask mask;
+  if (wants.mask && sparse) {
+    mask.reset(config_.num_heads, chunk.first_row(), chunk.rows());
+    const auto words = download(s.mask.data(), config_.num_heads * chunk.rows() * mask.words(), *stream_);
+    std::copy(words.begin(), words.end(), mask.row(0, 0));
+    seen.mask = &mask;
+  }
+  observer.observe(seen);
+  timer_.mark(Stage::kOther);
+}
+
+void CudaTransformer::score_chunk(const PrefillRequest& request, const ChunkView& chunk) {
+  PrefillScratch& s = *prefill_;
+  const std::int64_t vocab = config_.vocab_size, last = chunk.total - 1;
+  const std::int64_t step =
+      std::min(chunk.tokens, std::max<std::int64_t>(kBlockSize, kLogitsElements / vocab));
+  s.logits.reserve_discard(step * vocab);
+  for (std::int64_t row = 0; row < chunk.tokens; row += step) {
+    const std::int64_t rows = std::min(step, chunk.tokens - row), position = chunk.first + row;
+    compute_logits(s.x.data() + row * config_.hidden_size, rows, s.normed.data(), s.logits.data());
+    const std::int64_t scored = std::min(rows, last - position);
+    if (request.nll != nullptr && scored > 0)
+      cuda::cross_entropy(s.logits.data(), scored, vocab, s.tokens.data() + position + 1,
+                          s.nll.data() + position, stream_->get());
+    if (request.on_logits)
+      request.on_logits(position, rows, download(s.logits.data(), rows * vocab, *stream_).data());
+  }
+  timer_.mark(Stage::kLogits);
+}
+
+}  // namespace seer

@@ -1,0 +1,259 @@
+// The pooled target against float64.
+#include "cuda/pooled_target.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <ostream>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "core/check.h"
+#include "cuda/device_array.h"
+#include "ops/block_mask.h"
+#include "support.h"
+#include "support/compare.h"
+
+namespace seer::cuda {
+namespace {
+
+struct Case {
+  std::string name;
+  std::int64_t num_tokens = 0;
+  std::int64_t q_offset = 0;
+  int num_heads = 4;
+  int num_kv_heads = 2;
+  int head_dim = 128;
+  DType dtype = DType::kBF16;
+  float magnitude = 1.0f;
+};
+
+void PrintTo(const Case& c, std::ostream* stream) { *stream << c.name; }
+
+std::vector<Case> cases() {
+  std::vector<Case> list;
+  // Eight key blocks a pass, 32 a write: both sides of each.
+  for (const int tokens : {1, 2, 63, 64, 65, 127, 129, 300, 511, 513, 577, 1000, 2047, 2049, 2200})
+    list.push_back({.name = "tokens_" + std::to_string(tokens), .num_tokens = tokens, .num_heads = 2});
+  for (const DType dtype : {DType::kBF16, DType::kF16}) {
+    for (const int dim : {64, 128}) {
+      const std::string suffix = std::string("_") + std::string(name_of(dtype)) + "_d" + std::to_string(dim);
+      list.push_back({.name = "plain" + suffix, .num_tokens = 717, .head_dim = dim, .dtype = dtype});
+      list.push_back({.name = "large_values" + suffix,
+                      .num_tokens = 717,
+                      .head_dim = dim,
+                      .dtype = dtype,
+                      .magnitude = 3.0f});
+    }
+  }
+  for (const int group : {1, 2, 3, 4, 5, 7, 8})
+    list.push_back({.name = "gqa_" + std::to_string(group), .num_tokens = 450, .num_heads = 2 * group});
+  for (const int offset : {64, 512, 640, 4096})
+    list.push_back(
+        {.name = "offset_" + std::to_string(offset), .num_tokens = 200, .q_offset = offset, .num_heads = 6});
+  list.push_back({.name = "one_query_of_many", .num_tokens = 1, .q_offset = 3008});
+  list.push_back(
+      {.name = "heads_alone", .num_tokens = 520, .q_offset = 128, .num_heads = 3, .num_kv_heads = 3});
+  return list;
+}
+
+/// A case's inputs on the host, rounded to its type, and the definition's result.
+struct Exact {
+  explicit Exact(const Case& c) {
+    const std::int64_t keys = c.q_offset + c.num_tokens;
+    std::vector<float> values(static_cast<std::size_t>(c.num_tokens * c.num_heads * c.head_dim));
+    test::fill_normal(values, 1, c.magnitude);
+    q = to_storage(values, c.dtype);
+    values.resize(static_cast<std::size_t>(keys * c.num_kv_heads * c.head_dim));
+    test::fill_normal(values, 2, c.magnitude);
+    k = to_storage(values, c.dtype);
+    const std::vector<float> q_values = from_storage(q, c.dtype), k_values = from_storage(k, c.dtype);
+    const std::int64_t rows = blocks_for(c.num_tokens), blocks = blocks_for(keys);
+    lse.resize(static_cast<std::size_t>(c.num_heads * c.num_tokens));
+    target.assign(static_cast<std::size_t>(c.num_heads * rows * blocks), 0.0);
+    std::vector<double> scores(static_cast<std::size_t>(keys));
+    for (int h = 0; h < c.num_heads; ++h) {
+      const int g = h / (c.num_heads / c.num_kv_heads);
+      for (std::int64_t t = 0; t < c.num_tokens; ++t) {
+        const std::int64_t causal = c.q_offset + t + 1;
+        double top = -INFINITY, sum = 0;
+        for (std::int64_t key = 0; key < causal; ++key) {
+          const float* a = q_values.data() + (t * c.num_heads + h) * c.head_dim;
+          const float* b = k_values.data() + (key * c.num_kv_heads + g) * c.head_dim;
+          double score = 0;
+          for (int d = 0; d < c.head_dim; ++d) score += static_cast<double>(a[d]) * static_cast<double>(b[d]);
+          scores[static_cast<std::size_t>(key)] = score * scale(c);
+          top = std::max(top, score * scale(c));
+        }
+        for (std::int64_t key = 0; key < causal; ++key)
+          sum += std::exp(scores[static_cast<std::size_t>(key)] - top);
+        const double row_lse = top + std::log(sum);
+        lse[static_cast<std::size_t>(h * c.num_tokens + t)] = static_cast<float>(row_lse);
+        double* row = target.data() + (h * rows + t / kBlockSize) * blocks;
+        for (std::int64_t key = 0; key < causal; ++key)
+          row[key / kBlockSize] =
+              std::max(row[key / kBlockSize], std::exp(scores[static_cast<std::size_t>(key)] - row_lse));
+      }
+    }
+    for (std::int64_t row = 0; row < c.num_heads * rows; ++row) {
+      double* values_of = target.data() + row * blocks;
+      const double sum = std::accumulate(values_of, values_of + blocks, 0.0);
+      for (std::int64_t j = 0; j < blocks; ++j) values_of[j] /= sum;
+    }
+  }
+  static float scale(const Case& c) { return 1.0f / std::sqrt(static_cast<float>(c.head_dim)); }
+
+  std::vector<std::uint16_t> q, k;
+  std::vector<float> lse;
+  std::vector<double> target;  // [num_heads, rows, key blocks]
+};
+
+/// Keys spread over a pool of pages, NaN in those that nobody owns.
+struct Pages {
+  Pages(const Case& c, const std::vector<std::uint16_t>& k) {
+    const std::int64_t keys = c.q_offset + c.num_tokens, blocks = blocks_for(keys);
+    num_pages = blocks + 3;
+    std::vector<std::int32_t> order(static_cast<std::size_t>(num_pages));
+    std::iota(order.begin(), order.end(), 0);
+    std::shuffle(order.begin(), order.end(), std::mt19937(3));
+    // [page][head][K, V][token][dim]; V is never read.
+    std::vector<std::uint16_t> pool(static_cast<std::size_t>(num_pages * page_stride(c)), 0xffff);
+    for (std::int64_t token = 0; token < blocks * kBlockSize; ++token) {
+      for (int g = 0; g < c.num_kv_heads; ++g) {
+        std::uint16_t* to = pool.data() +
+                            order[static_cast<std::size_t>(token / kBlockSize)] * page_stride(c) +
+                            2 * g * kBlockSize * c.head_dim + token % kBlockSize * c.head_dim;
+        if (token < keys)
+          std::copy_n(k.data() + (token * c.num_kv_heads + g) * c.head_dim, c.head_dim, to);
+        else
+          std::fill_n(to, c.head_dim, std::uint16_t{0x4000});  // finite and large
+      }
+    }
+    storage = DeviceArray<std::uint16_t>(pool);
+    order.resize(static_cast<std::size_t>(blocks));
+    table = DeviceArray<std::int32_t>(order);
+  }
+  static std::int64_t page_stride(const Case& c) { return 2 * c.num_kv_heads * kBlockSize * c.head_dim; }
+
+  std::int64_t num_pages = 0;
+  DeviceArray<std::uint16_t> storage;
+  DeviceArray<std::int32_t> table;
+};
+
+class PooledTarget : public ::testing::TestWithParam<Case> {
+ protected:
+  void SetUp() override {
+    std::string reason;
+    if (!available(&reason)) GTEST_SKIP() << reason;
+  }
+};
+
+TEST_P(PooledTarget, MatchesFloat64) {
+  const Case& c = GetParam();
+  const Exact exact(c);
+  const Pages pages(c, exact.k);
+  const DeviceArray<std::uint16_t> q(exact.q);
+  const DeviceArray<float> lse(exact.lse);
+  const std::int64_t rows = blocks_for(c.num_tokens), blocks = blocks_for(c.q_offset + c.num_tokens);
+  const std::int64_t stride = blocks + 5, guard = 64;
+  DeviceArray<float> target(c.num_heads * rows * stride + guard);
+  target.fill_bytes(0xff);
+  const PooledTargetParams params = {.q = q.data(),
+                                     .q_token_stride = static_cast<std::int64_t>(c.num_heads) * c.head_dim,
+                                     .q_head_stride = c.head_dim,
+                                     .kv = {.k = pages.storage.data(),
+                                            .token_stride = c.head_dim,
+                                            .head_stride = 2 * kBlockSize * c.head_dim,
+                                            .page_table = pages.table.data(),
+                                            .page_table_stride = blocks,
+                                            .page_stride = Pages::page_stride(c),
+                                            .num_pages = pages.num_pages},
+                                     .lse = lse.data(),
+                                     .dtype = c.dtype,
+                                     .num_tokens = c.num_tokens,
+                                     .q_offset = c.q_offset,
+                                     .num_heads = c.num_heads,
+                                     .num_kv_heads = c.num_kv_heads,
+                                     .head_dim = c.head_dim,
+                                     .scale = Exact::scale(c),
+                                     .target = target.data(),
+                                     .stride = stride};
+  pooled_target(params, nullptr);
+  const std::vector<float> actual = target.download();
+  // A float32 score of magnitude up to 100 is off by 1e-5 in places; exponentials below 1e-38 are 0.
+  double largest = 0;
+  for (std::int64_t row = 0; row < c.num_heads * rows; ++row) {
+    const std::int64_t diagonal = c.q_offset / kBlockSize + row % rows;
+    for (std::int64_t j = 0; j < stride; ++j) {
+      const float value = actual[static_cast<std::size_t>(row * stride + j)];
+      if (j > diagonal) {
+        ASSERT_EQ(value, 0.0f) << "row " << row << ", block " << j;
+        continue;
+      }
+      const double expected = exact.target[static_cast<std::size_t>(row * blocks + j)];
+      const double error = std::abs(value - expected) / (expected + 1e-30);
+      ASSERT_LE(error, 2e-4) << "row " << row << ", block " << j << ": " << value << ", expected "
+                             << expected;
+      largest = std::max(largest, error);
+    }
+  }
+  RecordProperty("error", ::testing::PrintToString(largest));
+  for (std::int64_t i = 0; i < guard; ++i)
+    EXPECT_TRUE(std::isnan(actual[static_cast<std::size_t>(target.size() - 1 - i)]));
+  target.fill_bytes(0xff);
+  pooled_target(params, nullptr);
+  const std::vector<float> again = target.download();
+  EXPECT_TRUE(std::equal(actual.begin(), actual.end() - guard, again.begin()));
+}
+
+INSTANTIATE_TEST_SUITE_P(Cases, PooledTarget, ::testing::ValuesIn(cases()),
+                         [](const auto& info) { return info.param.name; });
+
+TEST(PooledTargetParams, AreChecked) {
+  std::string reason;
+  if (!available(&reason)) GTEST_SKIP() << reason;
+  const PooledTargetParams good = {.q = reinterpret_cast<const void*>(1 << 20),
+                                   .q_token_stride = 512,
+                                   .q_head_stride = 128,
+                                   .kv = {.k = reinterpret_cast<const void*>(1 << 20),
+                                          .token_stride = 128,
+                                          .head_stride = 128 * 128,
+                                          .page_table = reinterpret_cast<const std::int32_t*>(1 << 20),
+                                          .page_table_stride = 4,
+                                          .page_stride = 128 * 256,
+                                          .num_pages = 4},
+                                   .lse = reinterpret_cast<const float*>(1 << 20),
+                                   .num_tokens = 200,
+                                   .num_heads = 4,
+                                   .num_kv_heads = 2,
+                                   .head_dim = 128,
+                                   .scale = 0.1f,
+                                   .target = reinterpret_cast<float*>(1 << 20),
+                                   .stride = 4};
+  const auto refused = [&](auto&& change) {
+    PooledTargetParams params = good;
+    change(params);
+    EXPECT_THROW(pooled_target(params, nullptr), Error);
+  };
+  refused([](auto& p) { p.dtype = DType::kF32; });
+  refused([](auto& p) { p.head_dim = 96; });
+  refused([](auto& p) { p.num_heads = 3; });
+  refused([](auto& p) { p.scale = 0; });
+  refused([](auto& p) { p.q_offset = 10; });
+  refused([](auto& p) { p.num_tokens = -1; });
+  refused([](auto& p) { p.stride = 3; });
+  refused([](auto& p) { p.q_token_stride = 7; });
+  refused([](auto& p) { p.kv.page_table = nullptr; });
+  refused([](auto& p) { p.kv.num_pages = 0; });
+  refused([](auto& p) { p.lse = nullptr; });
+  refused([](auto& p) { p.target = nullptr; });
+  PooledTargetParams empty = good;
+  empty.num_tokens = 0;
+  pooled_target(empty, nullptr);
+}
+
+}  // namespace
+}  // namespace seer::cuda
