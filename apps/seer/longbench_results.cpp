@@ -117,10 +117,13 @@ void LongBenchResults::print_densities(const GenerationResults& results) const {
 }
 
 Json LongBenchResults::to_json(const LongBenchRow& row) const {
-  Json buckets = Json::object();
-  for (std::size_t b = 0; b < kLongBenchBuckets.size(); ++b)
-    buckets[std::string(kLongBenchBuckets[b])] = number_or_null(row.score.buckets[b]);
+  Json scores = Json::object(), densities = Json::object();
+  for (std::size_t b = 0; b < kLongBenchBuckets.size(); ++b) {
+    const std::string bucket(kLongBenchBuckets[b]);
+    scores[bucket] = number_or_null(row.score.buckets[b]);
+    densities[bucket] = row.densities[b] > 0 ? Json(row.densities[b]) : Json();
+  }
   const double score = row.summary.samples > 0 ? longbench_total(row.score, flags_.e) : 0.0;
-  return generation_row({{"task", row.score.task}, {"scores", buckets}}, row.setting, score, row.summary,
-                        origin_);
+  return generation_row({{"task", row.score.task}, {"scores", scores}, {"densities", densities}}, row.setting,
+                        score, row.summary, origin_);
 }

@@ -37,7 +37,7 @@ run_phase() {  # runs $phase under the command prefix $limited; 77: cannot run h
   case $phase in
     prefill)
       for length in ${flags[lengths]//,/ }; do
-        bench "prefill_$length" --lengths "$length" --densities "${flags[densities]}" || code=$?
+        bench "prefill_$length" --lengths "$length" --max-context "$length" --densities "${flags[densities]}" || code=$?
       done
       return $code ;;
     decode) bench decode --contexts "${flags[contexts]}" ;;

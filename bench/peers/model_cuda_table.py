@@ -113,7 +113,7 @@ def print_stages(results):
         stages = record["stages"]
         total = sum(stages.values())
         print_row([tokens, "dense" if density is None else f"{record['density']:.3f}",
-                   *(f"{stages[stage] / total:.1%}" for stage in STAGES), f"{record['spread']:.1%}"])
+                   *(f"{stages[stage] / total:.1%}" for stage in STAGES), f"{record['spread'] / record['seconds']:.1%}"])
 
 
 def print_decode(results):

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Times Hugging Face transformers on one GPU: time to first token and decode of a model of random bf16 weights, batch 1.
 
-Attention is torch's scaled_dot_product_attention held to cuDNN or to FlashAttention-2. One JSON record a line, flushed as
-it comes: seconds are the median of the runs, spread is (longest - shortest) / median. What did not fit in memory, could
-not run or was left out for --budget-seconds has `error` instead. Needs torch and transformers 5; no network, no files.
+Attention is torch's scaled_dot_product_attention held to cuDNN or to FlashAttention-2. One JSON record a line, flushed
+as it comes: seconds (of decode: for a token) are the median of the runs, spread is the longest less the shortest. What
+did not fit in memory, could not run or was left out for --budget-seconds has `error` instead. Needs torch and
+transformers 5; no network, no files.
 
     model_cuda_transformers.py --shape llama-3.1-8b --lengths 4096,8192,131072 --contexts 8192,32768
 """
@@ -72,6 +73,10 @@ def seconds_of(function, device):
     return start.elapsed_time(end) / 1e3
 
 
+def summary(seconds):
+    return {"seconds": statistics.median(seconds), "spread": max(seconds) - min(seconds), "runs": len(seconds)}
+
+
 @contextlib.contextmanager
 def first_layer_only(model):
     layers = model.model.layers
@@ -133,8 +138,7 @@ class Bench:
             except OutOfTime:
                 if not seconds:
                     raise
-        median = statistics.median(seconds)
-        return {"seconds": median, "spread": (max(seconds) - min(seconds)) / median, "runs": len(seconds)}
+        return summary(seconds)
 
     def time_decode(self, backend, context):
         """Greedy decoding goes on through all rounds: every token is new to the cache, as it is for a user."""
@@ -147,11 +151,9 @@ class Bench:
                 token = self.forward(token, cache)[:, -1:].argmax(-1)
 
         decode(4)
-        rates = [self.args.decode_steps / seconds_of(lambda: decode(self.args.decode_steps), self.args.device)
-                 for _ in range(DECODE_ROUNDS)]
-        median = statistics.median(rates)
-        return {"tokens_per_second": median, "spread": (max(rates) - min(rates)) / median, "runs": len(rates),
-                "steps": self.args.decode_steps}
+        steps = self.args.decode_steps
+        result = summary([seconds_of(lambda: decode(steps), self.args.device) / steps for _ in range(DECODE_ROUNDS)])
+        return result | {"tokens_per_second": 1 / result["seconds"], "steps": steps}
 
     def record(self, operation, length_name, length, backend, measure):
         cuda = self.args.device == "cuda"

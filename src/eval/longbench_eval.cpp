@@ -66,16 +66,21 @@ LongBenchRow longbench_row(const LongBenchTaskRun& task, std::size_t first, cons
   std::vector<double> scores;
   std::vector<std::int64_t> lengths;
   std::vector<std::size_t> samples;
+  std::array<std::vector<std::size_t>, kLongBenchBuckets.size()> by_bucket;
   for (std::size_t i = 0; i < task.samples.size(); ++i) {
     samples.push_back(first + i);
     const auto& record = results.records[first + i][setting];
     if (!record) continue;
     scores.push_back(record->score);
     lengths.push_back(task.samples[i].length);
+    by_bucket[longbench_bucket(lengths.back())].push_back(first + i);
   }
-  return {.setting = settings[setting],
-          .score = longbench_task_score(task.task->name, scores, lengths),
-          .summary = summarize(results, samples, setting)};
+  LongBenchRow row{.setting = settings[setting],
+                   .score = longbench_task_score(task.task->name, scores, lengths),
+                   .summary = summarize(results, samples, setting)};
+  for (std::size_t b = 0; b < by_bucket.size(); ++b)
+    row.densities[b] = summarize(results, by_bucket[b], setting).density;
+  return row;
 }
 
 double longbench_total(const LongBenchTaskScore& score, bool by_bucket) {

@@ -1,6 +1,7 @@
 // LongBench run by the shared runner of evaluations that generate: its samples, and the rows of its results.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -35,6 +36,7 @@ struct LongBenchRow {
   EvalSetting setting;
   LongBenchTaskScore score;  // of the samples that did not fail
   GenerationSummary summary;
+  std::array<double, kLongBenchBuckets.size()> densities{};  // by bucket; 0 without samples
 };
 
 /// `first` is the index of the task's first sample in `results`, `setting` indexes `settings`.

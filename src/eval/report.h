@@ -38,8 +38,9 @@ struct TaskRow : ReportSetting {
   std::string task;
   std::int64_t length = 0;  // RULER only
   double score = 0;         // 0 to 100
-  /// LongBench only: scores by the samples' length; none where a bucket is empty.
-  std::vector<std::pair<std::string, std::optional<double>>> buckets;
+  std::string benchmark;    // LongBench only: "LongBench" or "LongBench-E"
+  /// LongBench only: scores and densities by the samples' length; none where a bucket is empty.
+  std::vector<std::pair<std::string, std::optional<double>>> scores, densities;
   double density = 0;
   std::int64_t samples = 0;
   std::int64_t failed = 0;

@@ -18,8 +18,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr const char* kProvenance[] = {"version", "command", "model", "gate",    "data",
-                                       "dtype",   "device",  "isa",   "threads", "seed"};
+constexpr const char* kProvenance[] = {"version", "command", "model",   "gate", "data",         "dtype",
+                                       "device",  "isa",     "threads", "seed", "chat_template"};
 constexpr const char* kRulerRows = "ruler.json";
 constexpr const char* kRulerSamples = "ruler.samples.jsonl";
 constexpr const char* kSampleOrigin[] = {"selector", "rule", "value", "model",
@@ -162,7 +162,9 @@ void add_row(const RowFields& fields, const std::string& label, ReportRun& run) 
     run.inspections.push_back(inspect_row(fields));
   } else if (fields.has("scores")) {
     TaskRow& row = run.longbench.emplace_back(task_row(fields));
-    row.buckets = fields.numbers_by_name("scores");
+    row.benchmark = fields.text("benchmark");
+    row.scores = fields.numbers_by_name("scores");
+    row.densities = fields.numbers_by_name("densities");
   } else if (fields.has("task")) {
     TaskRow& row = run.ruler.emplace_back(task_row(fields));
     row.length = static_cast<std::int64_t>(fields.positive("length"));

@@ -39,16 +39,16 @@ std::vector<TaskMeans> task_means(const std::vector<TaskRow>& rows,
 
 std::optional<std::size_t> best_setting(const std::vector<TaskMeans>& means) {
   std::optional<std::size_t> best;
-  int rivals = 0;
+  Range scores;
   for (std::size_t i = 0; i < means.size(); ++i) {
     const TaskMeans& candidate = means[i];
     if (candidate.setting.is_dense() || candidate.setting.selector == "oracle" || !candidate.score) continue;
-    ++rivals;
+    scores.add(*candidate.score);
     if (!best || *candidate.score > *means[*best].score ||
         (*candidate.score == *means[*best].score && candidate.density < means[*best].density))
       best = i;
   }
-  return rivals > 1 ? best : std::nullopt;
+  return scores.low < scores.high ? best : std::nullopt;
 }
 
 void add_score_figure(const std::vector<std::pair<std::string, std::vector<TaskMeans>>>& groups,

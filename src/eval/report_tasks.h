@@ -26,8 +26,8 @@ struct TaskMeans {
 std::vector<TaskMeans> task_means(const std::vector<TaskRow>& rows,
                                   const std::function<std::optional<double>(const TaskRow&)>& score_of);
 
-/// Marks the best score among selectors that can be run: not dense, not the oracle; of equal
-/// ones that of the lowest density. None when none competes.
+/// Marks the best score among selectors that can be run: not dense, not the oracle; of equal ones that of the
+/// lowest density. None when none competes or all score the same.
 std::optional<std::size_t> best_setting(const std::vector<TaskMeans>& means);
 
 /// One chart of scores against measured density for each entry of `groups` (its title and means), with the

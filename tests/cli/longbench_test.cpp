@@ -44,6 +44,9 @@ TEST_F(EvalLongBench, RunsThePublishedLayoutToScores) {
     EXPECT_EQ(row["samples"], kSamples);
     EXPECT_EQ(row["failed"], 0);
     EXPECT_EQ(row["scores"].size(), 3u);
+    EXPECT_TRUE(row["scores"]["8k+"].is_null() && row["densities"]["8k+"].is_null());
+    EXPECT_GT(row["densities"]["0-4k"], 0.0);
+    EXPECT_LE(row["densities"]["4-8k"], 1.0);
     EXPECT_EQ(row["last_block_dense"], row["selector"] != "dense");
     for (const char* name : {"rule",
                              "value",

@@ -38,13 +38,36 @@ TEST_F(ReportTest, NeedlesByDepth) {
   EXPECT_NE(html.find("8192 tokens, depth 90-100 %: score 0.00 of 1 samples"), std::string::npos);
 }
 
+TEST_F(ReportTest, NothingIsBestWhereAllScoreTheSame) {
+  json rows = longbench_rows();
+  for (json& row : rows)
+    if (row["task"] == "trec") row["score"] = 0;
+  const std::string markdown = report_markdown({write_and_read(rows, "longbench.json")});
+  EXPECT_NE(markdown.find("| trec | 0.00 | 0.00 | 0.00 |"), std::string::npos) << markdown;
+  EXPECT_NE(markdown.find("| qasper | 50.00 | **48.25** | 31.00 |"), std::string::npos);
+}
+
 TEST_F(ReportTest, LongBenchAveragesByBucket) {
-  const std::string markdown = report_markdown({write_and_read(longbench_rows(), "longbench.json")});
+  const ReportRun run = write_and_read(longbench_rows(), "longbench.json");
+  const std::string markdown = report_markdown({run});
   EXPECT_NE(markdown.find("| qasper | 50.00 | **48.25** | 31.00 |"), std::string::npos) << markdown;
   EXPECT_NE(markdown.find("| mean | 50.00 | **48.25** | 31.00 |"), std::string::npos);
   EXPECT_NE(markdown.find("| mean, 0-4k | 51.00 | **49.25** | 32.00 |"), std::string::npos);
   // The second task has no samples of 8k and more.
   EXPECT_NE(markdown.find("| mean, 8k+ | 49.00 | **47.25** | 30.00 |"), std::string::npos);
+  EXPECT_NE(markdown.find("### LongBench-E"), std::string::npos);
+  EXPECT_NE(markdown.find("The paper"), std::string::npos);
+  const std::string html = report_html({run});
+  EXPECT_NE(html.find("gate, threshold 0.0005: density 0.4000, score 49.25"), std::string::npos) << html;
+  EXPECT_NE(html.find("gate, threshold 0.0005: density 0.2000, score 47.25"), std::string::npos);
+}
+
+TEST_F(ReportTest, LongBenchWithoutEHasNoPaperToCompareWith) {
+  json rows = longbench_rows();
+  for (json& row : rows) row["benchmark"] = "LongBench";
+  const std::string markdown = report_markdown({write_and_read(rows, "longbench.json")});
+  EXPECT_NE(markdown.find("### LongBench\n"), std::string::npos) << markdown;
+  EXPECT_EQ(markdown.find("The paper"), std::string::npos);
 }
 
 TEST_F(ReportTest, HeadsOfAnInspection) {
