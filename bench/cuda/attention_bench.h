@@ -45,13 +45,13 @@ struct AttentionTiming {
   std::string op;  // "prefill", "decode" or "target"
   std::int64_t length = 0;
   int batch = 1;
-  std::string mask;    // "dense", "target", or one of the masks
+  std::string mask;    // "dense", "target", "dense+target", or one of the masks
   double density = 1;  // selected over causal blocks, counted
   double ms = 0;       // median, launch included
   double ms_least = 0;
   double ms_most = 0;
   int runs = 0;
-  /// 4 x 64 x 64 x head_dim for every selected block of every query head; target: half of it, Q K^T alone.
+  /// 4 x 64 x 64 x head_dim for every selected block of every query head; target alone: half of it, Q K^T.
   double tflops = 0;
   /// Prefill: q, k, v, the mask and the output, each moved once. Decode: the selected keys and values.
   /// Target: q, k, the log-sum-exp and the target.
@@ -75,8 +75,8 @@ void bench_attention_prefill(const AttentionBenchOptions& options, const Attenti
 /// As above, for one query token a sequence over pages in random order; successive calls use different
 /// caches, so that none is found in L2.
 void bench_attention_decode(const AttentionBenchOptions& options, const AttentionReport& report);
-/// Dense attention with its log-sum-exp, then the pooled target from it, for every length. densities, masks,
-/// batches and same_bits are not used.
+/// Dense attention with its log-sum-exp, the pooled target from it, and both in one pass, for every length.
+/// densities, masks, batches and same_bits are not used.
 void bench_pooled_target(const AttentionBenchOptions& options, const AttentionReport& report);
 
 }  // namespace seer::cuda

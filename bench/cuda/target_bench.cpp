@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
 #include <numeric>
 #include <vector>
 
@@ -97,15 +98,16 @@ class Problem {
   }
 
   AttentionTiming time_target() {
-    AttentionTiming timing{.op = "target", .length = length_, .mask = "target"};
-    target_.fill_bytes(0xff);
-    pooled_target(params_, nullptr);
-    if (options_.check) check_rows(timing);
-    time_runs(
-        options_.repeats, [&] { pooled_target(params_, nullptr); }, timing);
-    rate(roof_, product_flop(), static_cast<double>(q_.bytes() + k_.bytes() + lse_.bytes() + target_.bytes()),
-         dense_ms_, timing);
-    return timing;
+    return time_target("target", product_flop(), [&] { pooled_target(params_, nullptr); });
+  }
+
+  AttentionTiming time_together() {
+    DeviceArray<std::uint8_t> workspace(
+        static_cast<std::int64_t>(pooled_target_workspace(options_.heads, options_.kv_heads, blocks_)));
+    const PooledTargetOutput output = {
+        .target = target_.data(), .stride = blocks_, .workspace = workspace.data()};
+    return time_target("dense+target", 2 * product_flop(),
+                       [&] { attention_with_target(dense_, output, nullptr); });
   }
 
  private:
@@ -113,6 +115,17 @@ class Problem {
   double product_flop() const {
     return 1.0 * kBlockSize * kBlockSize * options_.head_dim * options_.heads *
            static_cast<double>(blocks_ * (blocks_ + 1));
+  }
+
+  AttentionTiming time_target(const char* what, double flop, const std::function<void()>& run) {
+    AttentionTiming timing{.op = "target", .length = length_, .mask = what};
+    target_.fill_bytes(0xff);
+    run();
+    if (options_.check) check_rows(timing);
+    time_runs(options_.repeats, run, timing);
+    rate(roof_, flop, static_cast<double>(q_.bytes() + k_.bytes() + lse_.bytes() + target_.bytes()),
+         dense_ms_, timing);
+    return timing;
   }
 
   /// The largest relative error of four block rows, float64 on the host, and the sums of all rows.
@@ -193,9 +206,10 @@ void bench_pooled_target(const AttentionBenchOptions& options, const AttentionRe
                "--lengths {}: --op target expects positive multiples of {}", length, kBlockSize);
     Problem problem(options, roof, length);
     report(problem.time_dense());
-    const AttentionTiming timing = problem.time_target();
-    report(timing);
-    require_right(timing);
+    for (const AttentionTiming& timing : {problem.time_target(), problem.time_together()}) {
+      report(timing);
+      require_right(timing);
+    }
   }
 }
 

@@ -10,8 +10,9 @@
 # NAME=SECONDS stops each program of a phase after that time. The default is in `phases` below.
 #
 #   tests                            every test of the kernels against float64
-#   memcheck, initcheck, synccheck   compute-sanitizer over tests of every kind (`prefill_cases`, `decode_cases` below)
+#   memcheck, initcheck, synccheck   compute-sanitizer over tests of every kind (`prefill_cases`, ... below)
 #   prefill, masks, shapes, decode   seer bench attention, every case checked against float64
+#   target                           pooled attention, and bench distill, whose losses are compared with the CPU's
 #   gates                            the same with masks saved from real gates, --masks FOLDER/*.mask
 #   peers                            cuDNN, FlashAttention-2, FlexAttention, Triton; needs torch with CUDA
 #   same-bits                        1000 runs of 131072 tokens at density 0.1 beside copies in memory
@@ -23,7 +24,7 @@ set -u
 . "$(dirname "$0")/phases.sh"
 
 declare -A programs=([seer]=apps/seer/seer [cuda_test]=tests/cuda/cuda_test)
-phases=tests=300,memcheck=600+initcheck=600+synccheck=600,prefill=300,masks=120,shapes=120,decode=60,peers=600
+phases=tests=300,memcheck=600+initcheck=600+synccheck=600,prefill=300,masks=120,shapes=120,decode=60,target=120,peers=600
 phases+=,same-bits=120
 declare -A flags=([masks]="" [mask-shape]="" [phases]=$phases)
 # Tests for compute-sanitizer: small, of every kind of case.
@@ -32,6 +33,7 @@ prefill_cases="dense_1 random_63 random_64 random_65 dense_129 dense_F16_d64 ran
   sink_local disjoint_heads one_head_of_a_pair_empty one_dense_head batch batch_with_empty batch_with_empty_dense
   no_query_of_some offset_63_random offset_64_dense one_query_of_many_keys paged_random paged_f16_d64_gqa5_dense
   group_mask_2 group_mask_3"
+target_cases="gqa_4 gqa_5 tokens_1 tokens_63 tokens_64 tokens_65 offset_640 plain_F16_d64"
 decode_cases="dense_1 random_65 dense_200 group_5 group_16 F16_d64 splits_1 splits_7 ragged ragged_dense nothing_selected"
 
 join_cases() {  # PREFIX CASE... -> a filter of exactly these
@@ -41,7 +43,12 @@ join_cases() {  # PREFIX CASE... -> a filter of exactly these
   echo "${filter#:}"
 }
 # shellcheck disable=SC2086
-sanitized=$(join_cases Cases/Prefill.MatchesFloat64/ $prefill_cases):$(join_cases Cases/Decode.MatchesFloat64/ $decode_cases)
+{
+  sanitized=$(join_cases Cases/Prefill.MatchesFloat64/ $prefill_cases)
+  sanitized+=:$(join_cases Cases/Decode.MatchesFloat64/ $decode_cases)
+  sanitized+=:$(join_cases 'Cases/PooledTarget.*/' $target_cases)
+  sanitized+=':Cases/GateTrain.OneStepHasTheCpusGradient/two_matrices*'
+}
 
 bench() {  # NAME FLAG...
   local name=$1
@@ -69,6 +76,11 @@ run_phase() {  # runs $phase under the command prefix $limited; 77: cannot run h
         bench shape_mha --heads 32 --kv-heads 32 --lengths 8192,32768 --densities 0.5,0.1 &&
         bench shape_fp16 "${llama[@]}" --dtype float16 --lengths 8192,32768 --densities 0.5,0.1 ;;
     decode) bench decode "${llama[@]}" --op decode --lengths 8192,32768,131072 --densities 0.1 ;;
+    target)
+      bench target "${llama[@]}" --op target --lengths 8192,32768,131072 &&
+        bench target_gqa7 --heads 28 --kv-heads 4 --op target --lengths 8192,32768 &&
+        "${limited[@]}" "${programs[seer]}" bench distill --device cuda --check --lengths 4096,8192 \
+          --json "$out/distill.json" ;;
     gates)
       [ -n "${flags[masks]}" ] || return 77
       local heads kv_heads tokens

@@ -11,6 +11,7 @@
 #include "core/check.h"
 #include "cuda/check.h"
 #include "cuda/decode.h"
+#include "cuda/pooled_target.h"
 #include "cuda/prefill.h"
 #include "cuda/tensor_map.h"
 
@@ -59,15 +60,26 @@ DeviceInfo device_info() {
 
 namespace {
 
-template <class T, int kHeadDim>
-void launch(const PrefillMaps& maps, const PrefillArguments& arguments, bool shared, Stream stream) {
-  (shared ? launch_prefill<T, kHeadDim, 2>
-          : launch_prefill<T, kHeadDim, 1>)(maps, arguments, static_cast<CUstream_st*>(stream));
+int multiprocessors(const char* what) {
+  int device = 0;
+  int processors = 0;
+  check(cudaGetDevice(&device), what);
+  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), what);
+  return processors;
 }
 
-}  // namespace
+template <class T, int kHeadDim>
+void launch(const PrefillMaps& maps, const PrefillArguments& arguments, bool shared, Stream stream) {
+  const auto kernel = arguments.target != nullptr ? launch_prefill<T, kHeadDim, kSharedTiles, true>
+                      : shared                    ? launch_prefill<T, kHeadDim, kSharedTiles>
+                                                  : launch_prefill<T, kHeadDim, 1>;
+  kernel(maps, arguments, static_cast<CUstream_st*>(stream));
+}
 
-void attention_prefill(const PrefillAttentionParams& p, Stream stream) {
+bool has_even_groups(int num_heads, int num_kv_heads) { return num_heads / num_kv_heads % 2 == 0; }
+
+/// `target`: shared tiles make it too; nullptr: not wanted.
+void prefill(const PrefillAttentionParams& p, const PooledTargetOutput* target, Stream stream) {
   SEER_CHECK(p.dtype == DType::kBF16 || p.dtype == DType::kF16,
              "attention_prefill: dtype BF16 or F16, got {}", name_of(p.dtype));
   SEER_CHECK(p.head_dim == 64 || p.head_dim == 128, "attention_prefill: head_dim 64 or 128, got {}",
@@ -109,26 +121,30 @@ void attention_prefill(const PrefillAttentionParams& p, Stream stream) {
                                       p.num_kv_heads, p.kv.head_stride, pages, p.kv.page_stride),
                             panel_map("v", p.dtype, p.kv.v, p.head_dim, tokens, p.kv.token_stride,
                                       p.num_kv_heads, p.kv.head_stride, pages, p.kv.page_stride)};
-  const PrefillArguments arguments = {.out = p.out,
-                                      .lse = p.lse,
-                                      .cu_seqlens_q = p.cu_seqlens_q,
-                                      .cu_seqlens_k = p.cu_seqlens_k,
-                                      .page_table = p.kv.page_table,
-                                      .mask = p.mask,
-                                      .counters = p.workspace,
-                                      .out_token_stride = p.out_token_stride,
-                                      .out_head_stride = p.out_head_stride,
-                                      .total_q = p.total_q,
-                                      .page_table_stride = p.kv.page_table_stride,
-                                      .mask_words = p.mask_words,
-                                      .max_rows = static_cast<int>(p.max_rows),
-                                      .mask_heads = std::max(p.mask_heads, 1),
-                                      .batch = p.batch,
-                                      .num_heads = p.num_heads,
-                                      .num_kv_heads = p.num_kv_heads,
-                                      .scale = p.scale};
+  const PrefillArguments arguments = {
+      .out = p.out,
+      .lse = p.lse,
+      .cu_seqlens_q = p.cu_seqlens_q,
+      .cu_seqlens_k = p.cu_seqlens_k,
+      .page_table = p.kv.page_table,
+      .mask = p.mask,
+      .counters = p.workspace,
+      .out_token_stride = p.out_token_stride,
+      .out_head_stride = p.out_head_stride,
+      .total_q = p.total_q,
+      .page_table_stride = p.kv.page_table_stride,
+      .mask_words = p.mask_words,
+      .max_rows = static_cast<int>(p.max_rows),
+      .mask_heads = std::max(p.mask_heads, 1),
+      .batch = p.batch,
+      .num_heads = p.num_heads,
+      .num_kv_heads = p.num_kv_heads,
+      .scale = p.scale,
+      .target = target != nullptr ? target->target : nullptr,
+      .target_scratch = target != nullptr ? static_cast<float*>(target->workspace) : nullptr,
+      .target_stride = target != nullptr ? target->stride : 0};
   const bool can_share =
-      (p.mask == nullptr || p.mask_heads == p.num_kv_heads) && p.num_heads / p.num_kv_heads % 2 == 0;
+      (p.mask == nullptr || p.mask_heads == p.num_kv_heads) && has_even_groups(p.num_heads, p.num_kv_heads);
   SEER_CHECK(
       can_share || p.sharing != TileSharing::kShared,
       "attention_prefill: tiles can share keys only in KV groups of even size, without a mask or with one by "
@@ -142,16 +158,60 @@ void attention_prefill(const PrefillAttentionParams& p, Stream stream) {
   }
 }
 
+}  // namespace
+
+void attention_prefill(const PrefillAttentionParams& params, Stream stream) {
+  prefill(params, nullptr, stream);
+}
+
+std::size_t pooled_target_workspace(int num_heads, int num_kv_heads, std::int64_t stride) {
+  if (num_kv_heads <= 0 || !has_even_groups(num_heads, num_kv_heads)) return 0;
+  return static_cast<std::size_t>(multiprocessors("pooled_target") * kSharedTiles * 2 * stride * 64) *
+         sizeof(float);
+}
+
+void attention_with_target(const PrefillAttentionParams& p, const PooledTargetOutput& output, Stream stream) {
+  SEER_CHECK(p.mask == nullptr && p.batch == 1 && p.lse != nullptr && p.kv.page_table != nullptr,
+             "attention_with_target: needs one sequence, dense, with paged keys and lse, got batch {}{}{}{}",
+             p.batch, p.mask != nullptr ? ", a mask" : "", p.lse == nullptr ? ", no lse" : "",
+             p.kv.page_table == nullptr ? ", contiguous keys" : "");
+  const std::int64_t blocks = (output.q_offset + p.total_q + 63) / 64;
+  SEER_CHECK(output.target != nullptr && output.q_offset >= 0 && output.q_offset % 64 == 0 &&
+                 output.stride >= blocks && p.max_rows == blocks - output.q_offset / 64,
+             "attention_with_target: needs a target, q_offset a multiple of 64, stride at least the {} key "
+             "blocks and "
+             "max_rows those of the queries, got {}, {} and {}",
+             blocks, output.q_offset, output.stride, p.max_rows);
+  if (p.num_kv_heads > 0 && has_even_groups(p.num_heads, p.num_kv_heads)) {
+    SEER_CHECK(output.workspace != nullptr, "attention_with_target: workspace must be given");
+    prefill(p, &output, stream);
+    return;
+  }
+  attention_prefill(p, stream);
+  pooled_target({.q = p.q,
+                 .q_token_stride = p.q_token_stride,
+                 .q_head_stride = p.q_head_stride,
+                 .kv = p.kv,
+                 .lse = p.lse,
+                 .dtype = p.dtype,
+                 .num_tokens = p.total_q,
+                 .q_offset = output.q_offset,
+                 .num_heads = p.num_heads,
+                 .num_kv_heads = p.num_kv_heads,
+                 .head_dim = p.head_dim,
+                 .scale = p.scale,
+                 .target = output.target,
+                 .stride = output.stride},
+                stream);
+}
+
 namespace {
 
 /// Parts per (sequence, KV head): about one part a multiprocessor when the batch is small, where the latency
 /// of combining counts; four rounds of resident CTAs when it is large, to even out ragged lengths.
 int decode_splits(const DecodeAttentionParams& p) {
   if (p.splits > 0) return p.splits;
-  int device = 0;
-  int processors = 0;
-  check(cudaGetDevice(&device), "attention_decode");
-  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "attention_decode");
+  const int processors = multiprocessors("attention_decode");
   const std::int64_t lists = static_cast<std::int64_t>(p.batch) * p.num_kv_heads;
   const std::int64_t ctas = processors * (lists >= 64 ? 8 : 1);
   return static_cast<int>(std::clamp<std::int64_t>(ctas / std::max<std::int64_t>(lists, 1), 1, kMaxSplits));

@@ -30,6 +30,12 @@ void pooled_target(const PooledTargetParams&, Stream) {
   fail("pooled_target: this program was built without CUDA");
 }
 
+std::size_t pooled_target_workspace(int, int, std::int64_t) { return 0; }
+
+void attention_with_target(const PrefillAttentionParams&, const PooledTargetOutput&, Stream) {
+  fail("attention_with_target: this program was built without CUDA");
+}
+
 struct GateTraining::Impl {};
 
 GateTraining::GateTraining(const GateTrainShape&, std::span<const GateTrainSequence>) {

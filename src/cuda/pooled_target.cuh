@@ -22,6 +22,7 @@
 #include "cuda/prefill_order.h"
 #include "cuda/ptx.cuh"
 #include "cuda/ring.cuh"
+#include "cuda/target_row.cuh"
 #include "cuda/tile.cuh"
 
 namespace seer::cuda {
@@ -106,7 +107,6 @@ struct TargetComputer {
   using Config = TargetConfig<kHeadDim>;
   static constexpr int kSteps = kHeadDim / 16;  // k16 steps of Q K^T
   static constexpr int kUnroll = 8;             // divides 32
-  static constexpr std::uint32_t kInfinity = 0x7f800000;
 
   const TargetArguments& arg;
   TargetShared<kHeadDim>& shared;
@@ -120,11 +120,8 @@ struct TargetComputer {
   float s[2][32];
   float lse[2][2];  // log2 units, of rows lane / 4 and lane / 4 + 8; infinite where there is no query
   int diagonal[2];
-  std::uint32_t least[2] = {kInfinity, kInfinity};  // of key block (chunk of 32) + lane
-  // Of the tile that this warp writes, if it is one of the first two.
-  float* out = nullptr;
-  int out_diagonal = 0;
-  float sum = 0;
+  std::uint32_t least[2] = {kNoGap, kNoGap};  // of key block (chunk of 32) + lane
+  TargetRow out;  // of the tile that this warp writes, if it is one of the first two
 
   /// Reduces the scores of tile `t` against key block j to the least lse - score * scale.
   template <bool kDiagonal>
@@ -133,10 +130,8 @@ struct TargetComputer {
     float top[4] = {s[t][0], s[t][1], s[t][2], s[t][3]};
 #pragma unroll
     for (int i = 4; i < 32; ++i) top[i % 4] = fmaxf(top[i % 4], s[t][i]);
-    const float gap = fminf(fmaf(fmaxf(top[0], top[1]), -scale_log2, lse[t][0]),
-                            fmaf(fmaxf(top[2], top[3]), -scale_log2, lse[t][1]));
-    // A probability is at most 1: below 0 there is only rounding.
-    const std::uint32_t of_warp = __reduce_min_sync(0xffffffffu, __float_as_uint(fmaxf(gap, 0.0f)));
+    const std::uint32_t of_warp =
+        least_gap(fmaxf(top[0], top[1]), fmaxf(top[2], top[3]), lse[t][0], lse[t][1], scale_log2);
     if (lane == j % 32) least[t] = of_warp;
   }
 
@@ -146,18 +141,14 @@ struct TargetComputer {
 #pragma unroll
     for (int t = 0; t < 2; ++t) {
       shared.least[half][2 * warpgroup + t][warp][lane] = least[t];
-      least[t] = kInfinity;
+      least[t] = kNoGap;
     }
     // The other half is written only after the next of these, hence after this one's readers.
     ptx::named_barrier_sync(1 + warpgroup, 128);
-    const int column = j / 32 * 32 + lane;
-    if (out == nullptr || column > out_diagonal) return;
+    if (out.out == nullptr) return;
     const auto& of_warps = shared.least[half][2 * warpgroup + warp];
-    const std::uint32_t of_tile =
-        min(min(of_warps[0][lane], of_warps[1][lane]), min(of_warps[2][lane], of_warps[3][lane]));
-    const float largest = ptx::exp2_approx(-__uint_as_float(of_tile));
-    out[column] = largest;
-    sum += largest;
+    out.write(j / 32 * 32 + lane,
+              min(min(of_warps[0][lane], of_warps[1][lane]), min(of_warps[2][lane], of_warps[3][lane])));
   }
 
   /// Reduces key blocks j to j + kCount - 1 of both tiles. While one tile is reduced the product of the other
@@ -209,8 +200,8 @@ struct TargetComputer {
                                                      : INFINITY;
       }
       if (exists && warp == t) {
-        out = arg.target + (static_cast<std::int64_t>(tile.head) * arg.rows + tile.row) * arg.stride;
-        out_diagonal = tile.diagonal;
+        out.out = arg.target + (static_cast<std::int64_t>(tile.head) * arg.rows + tile.row) * arg.stride;
+        out.diagonal = tile.diagonal;
       }
     }
     ptx::mbarrier_wait(ptx::shared_address(&shared.q_full), 0);
@@ -224,17 +215,7 @@ struct TargetComputer {
     for (; j + kUnroll <= diagonal[0]; j += kUnroll) reduce_blocks<kUnroll, false>(j);
     for (; j < blocks; ++j) reduce_blocks<1, true>(j);
     if (blocks % 32 != 0) write(blocks - 1);
-    if (out != nullptr) normalise();
-  }
-
-  /// Divides a row by its sum; every lane rereads what it wrote itself.
-  __device__ __forceinline__ void normalise() {
-    for (int distance = 16; distance > 0; distance /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, distance);
-    const float inverse = 1.0f / sum;
-#pragma unroll 8
-    for (std::int64_t column = lane; column < arg.stride; column += 32) {
-      out[column] = column <= out_diagonal ? out[column] * inverse : 0.0f;
-    }
+    out.normalise(arg.stride, lane);
   }
 };
 

@@ -4,6 +4,7 @@
 // Schedule and numbers: docs/kernels/hopper_distill.md.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "core/dtype.h"
@@ -37,5 +38,21 @@ struct PooledTargetParams {
 /// of size num_tokens x blocks. Throws Error on parameters outside the stated set and when CUDA reports an
 /// error.
 void pooled_target(const PooledTargetParams& params, Stream stream);
+
+/// Where attention_with_target() puts the pooled target.
+struct PooledTargetOutput {
+  float* target = nullptr;    // [num_heads, max_rows, stride]
+  std::int64_t stride = 0;    // at least the number of key blocks
+  std::int64_t q_offset = 0;  // seqlen_k - seqlen_q, a multiple of 64
+  void* workspace = nullptr;  // pooled_target_workspace() bytes, any contents; of one call at a time
+};
+
+/// Bytes for a model of these heads; grows with `stride`, not with the number of queries.
+std::size_t pooled_target_workspace(int num_heads, int num_kv_heads, std::int64_t stride);
+
+/// attention_prefill() and pooled_target() of one sequence: dense, paged keys, lse given. In one pass over
+/// the keys for an even number of query heads a KV head, else one after the other. Throws Error as they do.
+void attention_with_target(const PrefillAttentionParams& params, const PooledTargetOutput& output,
+                           Stream stream);
 
 }  // namespace seer::cuda

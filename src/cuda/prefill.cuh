@@ -27,7 +27,9 @@
 
 #include "cuda/check.h"
 #include "cuda/prefill.h"
+#include "cuda/prefill_item.h"
 #include "cuda/prefill_order.h"
+#include "cuda/prefill_target.cuh"
 #include "cuda/ptx.cuh"
 #include "cuda/ring.cuh"
 #include "cuda/tile.cuh"
@@ -49,19 +51,6 @@ struct PrefillConfig {
   static constexpr int kComputeRegisters = kTiles == 1 ? 200 : 224;
   static constexpr int kBarrierBytes = 1024;
   static constexpr int kSharedBytes = (kTiles + 2 * kStages) * kTileBytes + kBarrierBytes;
-};
-
-/// A query tile of kTiles heads, ready to be fetched.
-struct PrefillItem {
-  int head;         // of the first tile; -1: no more items
-  int blocks;       // selected key blocks
-  int first_token;  // row 0 of the tile in q and out; tokens before `begin` or from `end` on are not its own
-  int begin;
-  int end;
-  int diagonal;  // the first block of the list is the diagonal one
-  int sequence;
-  int first_key;  // contiguous keys: row of the sequence's first
-  int last;       // the diagonal block
 };
 
 /// An item and the first 2048 blocks of its mask row.
@@ -284,8 +273,8 @@ struct PrefillFetcher {
   }
 };
 
-/// One computing warpgroup.
-template <class T, int kHeadDim, int kTiles>
+/// One computing warpgroup; with kTarget it also keeps what the pooled target is made of.
+template <class T, int kHeadDim, int kTiles, bool kTarget>
 struct PrefillComputer {
   using Config = PrefillConfig<kHeadDim, kTiles>;
   using Shared = PrefillShared<kHeadDim, kTiles>;
@@ -299,6 +288,7 @@ struct PrefillComputer {
   const int lane;
   const float scale_log2;
   const float threshold;
+  TargetSender target;
 
   Ring<kStages> k_ring{};  // next slot to use
   Ring<kStages> v_ring{};
@@ -355,6 +345,7 @@ struct PrefillComputer {
       top[r] = fmaxf(top[r], __shfl_xor_sync(0xffffffffu, top[r], 1));
       top[r] = fmaxf(top[r], __shfl_xor_sync(0xffffffffu, top[r], 2));
     }
+    if constexpr (kTarget) target.add(top);
     const bool move0 = top[0] > row_max[0] + threshold;
     const bool move1 = top[1] > row_max[1] + threshold;
     const bool moved = __any_sync(0xffffffffu, move0 || move1);
@@ -394,6 +385,7 @@ struct PrefillComputer {
     if (item.diagonal != 0) hide_later_keys(s, warp, lane, 0);
     row_max[0] = row_max[1] = -INFINITY;
     row_sum[0] = row_sum[1] = 0;
+    if constexpr (kTarget) target.begin(item);
     softmax(s, factor);
     pack_probabilities(s);
 #pragma unroll
@@ -439,7 +431,10 @@ struct PrefillComputer {
   __device__ __forceinline__ void run() {
     if (tile == 1) pass_turn();  // the first turn is tile 0's
     PrefillItem item = next_item();
-    if (item.head < 0) return;
+    if (item.head < 0) {
+      if constexpr (kTarget) target.stop(item);
+      return;
+    }
     float s[32];
     load_q();
     int k_slot = start_scores(s);
@@ -457,11 +452,16 @@ struct PrefillComputer {
       item = next;
     }
     store(item, item.head + tile);
+    if constexpr (kTarget) {
+      item.head = -1;
+      target.stop(item);
+    }
   }
 
   /// Normalises and stores the tile's own rows; a quad of lanes exchanges columns so that each lane stores 16
   /// bytes.
   __device__ __forceinline__ void store(const PrefillItem& item, int head) {
+    [[maybe_unused]] float lse_log2[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       float sum = row_sum[r];
@@ -473,6 +473,7 @@ struct PrefillComputer {
       if (arg.lse != nullptr && own && lane % 4 == 0) {
         arg.lse[head * arg.total_q + token] = row_max[r] * arg.scale + logf(sum);
       }
+      if constexpr (kTarget) lse_log2[r] = own ? fmaf(row_max[r], scale_log2, log2f(sum)) : INFINITY;
       T* row = static_cast<T*>(arg.out) + token * arg.out_token_stride + head * arg.out_head_stride;
 #pragma unroll
       for (int panel = 0; panel < kHeadDim / 32; ++panel) {
@@ -488,6 +489,7 @@ struct PrefillComputer {
         }
       }
     }
+    if constexpr (kTarget) target.end(item, lse_log2);
   }
 
   /// u[i] of lane t of a quad becomes u[t] of lane i.
@@ -507,7 +509,7 @@ struct PrefillComputer {
   }
 };
 
-template <class T, int kHeadDim, int kTiles>
+template <class T, int kHeadDim, int kTiles, bool kTarget>
 __global__ void __launch_bounds__(PrefillConfig<kHeadDim, kTiles>::kThreads,
                                   PrefillConfig<kHeadDim, kTiles>::kCtasPerSm)
     prefill_kernel(const __grid_constant__ PrefillMaps maps, const __grid_constant__ PrefillArguments arg) {
@@ -516,6 +518,7 @@ __global__ void __launch_bounds__(PrefillConfig<kHeadDim, kTiles>::kThreads,
   static_assert(sizeof(Shared) <= Config::kSharedBytes);
   extern __shared__ __align__(1024) std::uint8_t memory[];
   Shared& shared = *reinterpret_cast<Shared*>(memory);
+  auto& exchange = *reinterpret_cast<TargetExchange*>(memory + Config::kSharedBytes);  // kTarget only
   const int warp = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 32, 0);
   const int lane = threadIdx.x % 32;
   if (threadIdx.x == 0) {
@@ -531,6 +534,7 @@ __global__ void __launch_bounds__(PrefillConfig<kHeadDim, kTiles>::kThreads,
       ptx::mbarrier_init(ptx::shared_address(&shared.plan_full[i]), 1);
       ptx::mbarrier_init(ptx::shared_address(&shared.plan_empty[i]), 1);
     }
+    if constexpr (kTarget) exchange.init();
     ptx::fence_mbarrier_init();
     ptx::prefetch_tensor_map(&maps.q);
     ptx::prefetch_tensor_map(&maps.k);
@@ -543,32 +547,38 @@ __global__ void __launch_bounds__(PrefillConfig<kHeadDim, kTiles>::kThreads,
       PrefillFetcher<kHeadDim, kTiles>{maps, arg, shared, lane}.run();
     } else if (warp == 1) {
       plan_items<kHeadDim, kTiles>(arg, shared, lane);
+    } else if constexpr (kTarget) {
+      pool_target(arg, exchange, warp - 2, lane);
     }
   } else {
     ptx::take_registers<Config::kComputeRegisters>();
-    PrefillComputer<T, kHeadDim, kTiles> computer{arg,
-                                                  shared,
-                                                  warp / 4 - 1,
-                                                  warp % 4,
-                                                  lane,
-                                                  arg.scale * kLog2e,
-                                                  kRescaleThreshold / (arg.scale * kLog2e)};
+    const int tile = warp / 4 - 1;
+    PrefillComputer<T, kHeadDim, kTiles, kTarget> computer{arg,
+                                                           shared,
+                                                           tile,
+                                                           warp % 4,
+                                                           lane,
+                                                           arg.scale * kLog2e,
+                                                           kRescaleThreshold / (arg.scale * kLog2e),
+                                                           TargetSender{arg, exchange, tile, warp % 4, lane}};
     computer.run();
   }
 }
 
-template <class T, int kHeadDim, int kTiles>
+template <class T, int kHeadDim, int kTiles, bool kTarget>
 void launch_prefill(const PrefillMaps& maps, const PrefillArguments& arguments, CUstream_st* stream) {
   using Config = PrefillConfig<kHeadDim, kTiles>;
-  const auto kernel = prefill_kernel<T, kHeadDim, kTiles>;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Config::kSharedBytes),
+  static_assert(!kTarget || kTiles == kSharedTiles);
+  constexpr int kSharedBytes = Config::kSharedBytes + (kTarget ? sizeof(TargetExchange) : 0);
+  static_assert(kSharedBytes <= 227 * 1024);
+  const auto kernel = prefill_kernel<T, kHeadDim, kTiles, kTarget>;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes),
         "attention_prefill");
   int device = 0;
   int processors = 0;
   check(cudaGetDevice(&device), "attention_prefill");
   check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "attention_prefill");
-  kernel<<<processors * Config::kCtasPerSm, Config::kThreads, Config::kSharedBytes, stream>>>(maps,
-                                                                                              arguments);
+  kernel<<<processors * Config::kCtasPerSm, Config::kThreads, kSharedBytes, stream>>>(maps, arguments);
   check(cudaGetLastError(), "attention_prefill");
 }
 

@@ -7,6 +7,9 @@
 
 namespace seer::cuda {
 
+/// Query tiles of a CTA where they share keys.
+inline constexpr int kSharedTiles = 2;
+
 /// Kernel arguments; fields as in PrefillAttentionParams.
 struct PrefillArguments {
   void* out;
@@ -27,6 +30,10 @@ struct PrefillArguments {
   int num_heads;
   int num_kv_heads;
   float scale;
+  // With the pooled target only.
+  float* target;          // [num_heads, max_rows, target_stride]
+  float* target_scratch;  // [multiprocessors, kSharedTiles, 2, target_stride, 64]
+  std::int64_t target_stride;
 };
 
 /// q [token][head][dim], k and v [page][head][token][dim] as five-dimensional maps of panels: coordinates
@@ -36,8 +43,9 @@ struct PrefillMaps {
   CUtensorMap q, k, v;
 };
 
-/// Launches the kernel for the element type, head dimension and number of query tiles that share keys.
-template <class T, int kHeadDim, int kTiles>
+/// Launches the kernel for the element type, head dimension and number of query tiles that share keys;
+/// kTarget, with shared tiles only: makes the pooled target too.
+template <class T, int kHeadDim, int kTiles, bool kTarget = false>
 void launch_prefill(const PrefillMaps& maps, const PrefillArguments& arguments, CUstream_st* stream);
 
 }  // namespace seer::cuda

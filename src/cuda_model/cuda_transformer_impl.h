@@ -76,8 +76,11 @@ class CudaTransformer final : public Transformer {
   void plan_memory(std::int64_t tokens, std::int64_t chunk);
   void prefill_chunk(const PrefillRequest& request, Selection& selection, const ChunkView& chunk);
   void prefill_layer(const PrefillRequest& request, Selection& selection, const ChunkView& chunk, int layer);
-  void attend(const ChunkView& chunk, int layer, const std::uint64_t* mask, float* lse);
-  void pooled_target_of(const ChunkView& chunk, int layer);
+  /// mask nullptr: dense.
+  void attend(const ChunkView& chunk, int layer, const std::uint64_t* mask);
+  /// Dense, and the target of the chunk.
+  void attend_with_target(const ChunkView& chunk, int layer);
+  cuda::PrefillAttentionParams prefill_attention(const ChunkView& chunk, int layer);
   /// False: dense.
   bool select(Selection& selection, const ChunkView& chunk, int layer);
   void observe(LayerObserver& observer, const ObserverWants& wants, const ChunkView& chunk, int layer,

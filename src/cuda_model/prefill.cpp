@@ -265,7 +265,10 @@ void CudaTransformer::prefill_layer(const PrefillRequest& request, Selection& se
   const bool sparse = select(selection, chunk, index);
   selection.causal += causal;
   if (!sparse) selection.selected += causal;
-  attend(chunk, index, sparse ? s.mask.data() : nullptr, wants.target ? s.lse.data() : nullptr);
+  if (wants.target)  // of a dense prefill
+    attend_with_target(chunk, index);
+  else
+    attend(chunk, index, sparse ? s.mask.data() : nullptr);
   timer_.mark(Stage::kAttention);
   if (request.observer != nullptr) observe(*request.observer, wants, chunk, index, sparse);
 
@@ -279,53 +282,51 @@ void CudaTransformer::prefill_layer(const PrefillRequest& request, Selection& se
   timer_.mark(Stage::kMlp);
 }
 
-void CudaTransformer::attend(const ChunkView& chunk, int layer, const std::uint64_t* mask, float* lse) {
+cuda::PrefillAttentionParams CudaTransformer::prefill_attention(const ChunkView& chunk, int layer) {
   PrefillScratch& s = *prefill_;
   const std::int64_t qkv_size = config_.q_size() + 2 * config_.kv_size();
-  cuda::attention_prefill({.q = s.qkv.data(),
-                           .q_token_stride = qkv_size,
-                           .q_head_stride = config_.head_dim,
-                           .out = s.attention.data(),
-                           .out_token_stride = config_.q_size(),
-                           .out_head_stride = config_.head_dim,
-                           .lse = lse,
-                           .kv = pages_->keys_values(layer, s.page_table.data(), s.page_table.size()),
-                           .dtype = dtype(),
-                           .batch = 1,
-                           .num_heads = config_.num_heads,
-                           .num_kv_heads = config_.num_kv_heads,
-                           .head_dim = config_.head_dim,
-                           .scale = scale(),
-                           .cu_seqlens_q = chunk.lengths,
-                           .cu_seqlens_k = chunk.lengths + 2,
-                           .total_q = chunk.tokens,
-                           .max_rows = chunk.rows(),
-                           .mask = mask,
-                           .mask_words = words_for(chunk.blocks()),
-                           .mask_heads = config_.num_heads,
-                           .workspace = s.counters.data()},
-                          stream_->get());
+  return {.q = s.qkv.data(),
+          .q_token_stride = qkv_size,
+          .q_head_stride = config_.head_dim,
+          .out = s.attention.data(),
+          .out_token_stride = config_.q_size(),
+          .out_head_stride = config_.head_dim,
+          .kv = pages_->keys_values(layer, s.page_table.data(), s.page_table.size()),
+          .dtype = dtype(),
+          .batch = 1,
+          .num_heads = config_.num_heads,
+          .num_kv_heads = config_.num_kv_heads,
+          .head_dim = config_.head_dim,
+          .scale = scale(),
+          .cu_seqlens_q = chunk.lengths,
+          .cu_seqlens_k = chunk.lengths + 2,
+          .total_q = chunk.tokens,
+          .max_rows = chunk.rows(),
+          .workspace = s.counters.data()};
 }
 
-/// target of the chunk, whose dense attention has left its lse.
-void CudaTransformer::pooled_target_of(const ChunkView& chunk, int layer) {
+void CudaTransformer::attend(const ChunkView& chunk, int layer, const std::uint64_t* mask) {
+  cuda::PrefillAttentionParams params = prefill_attention(chunk, layer);
+  params.mask = mask;
+  params.mask_words = words_for(chunk.blocks());
+  params.mask_heads = config_.num_heads;
+  cuda::attention_prefill(params, stream_->get());
+}
+
+void CudaTransformer::attend_with_target(const ChunkView& chunk, int layer) {
   PrefillScratch& s = *prefill_;
-  s.target.reserve_discard(config_.num_heads * chunk.rows() * chunk.blocks());
-  cuda::pooled_target({.q = s.qkv.data(),
-                       .q_token_stride = config_.q_size() + 2 * config_.kv_size(),
-                       .q_head_stride = config_.head_dim,
-                       .kv = pages_->keys_values(layer, s.page_table.data(), s.page_table.size()),
-                       .lse = s.lse.data(),
-                       .dtype = dtype(),
-                       .num_tokens = chunk.tokens,
-                       .q_offset = chunk.first,
-                       .num_heads = config_.num_heads,
-                       .num_kv_heads = config_.num_kv_heads,
-                       .head_dim = config_.head_dim,
-                       .scale = scale(),
-                       .target = s.target.data(),
-                       .stride = chunk.blocks()},
-                      stream_->get());
+  const std::int64_t stride = chunk.blocks();
+  s.target.reserve_discard(config_.num_heads * chunk.rows() * stride);
+  s.target_workspace.reserve_discard(static_cast<std::int64_t>(
+      cuda::pooled_target_workspace(config_.num_heads, config_.num_kv_heads, stride)));
+  cuda::PrefillAttentionParams params = prefill_attention(chunk, layer);
+  params.lse = s.lse.data();
+  cuda::attention_with_target(params,
+                              {.target = s.target.data(),
+                               .stride = stride,
+                               .q_offset = chunk.first,
+                               .workspace = s.target_workspace.data()},
+                              stream_->get());
 }
 
 bool CudaTransformer::select(Selection& selection, const ChunkView& chunk, int index) {
@@ -388,8 +389,7 @@ bool CudaTransformer::select(Selection& selection, const ChunkView& chunk, int i
       break;
     }
     case SelectorKind::kOracle: {
-      attend(chunk, index, nullptr, s.lse.data());
-      pooled_target_of(chunk, index);
+      attend_with_target(chunk, index);
       cuda::SelectBlocksParams params{.scores = s.target.data(),
                                       .stride = chunk.blocks(),
                                       .heads = heads,
@@ -440,7 +440,6 @@ void CudaTransformer::observe(LayerObserver& observer, const ObserverWants& want
     seen.k_pooled = k_pooled.data();
   }
   if (wants.target) {
-    pooled_target_of(chunk, layer);
     target = download(s.target.data(), config_.num_heads * chunk.rows() * chunk.blocks(), *stream_);
     seen.target = target.data();
     seen.target_stride = chunk.blocks();

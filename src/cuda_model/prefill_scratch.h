@@ -24,6 +24,7 @@ struct CudaTransformer::PrefillScratch {
   DeviceFloats q_pooled, k_pooled;
   DeviceFloats lse;                           // [num_heads, tokens]
   DeviceFloats target;                        // [num_heads, rows, blocks]
+  cuda::DeviceArray<std::byte> target_workspace;
   cuda::DeviceArray<std::uint64_t> mask;      // [num_heads, rows, words]
   cuda::DeviceArray<std::uint64_t> selected;  // [1]
   cuda::DeviceArray<double> threshold;        // [1] and workspace

@@ -4,6 +4,7 @@
 #include "core/check.h"
 #include "cuda/attention.h"
 #include "cuda/gate.h"
+#include "cuda/gate_train.h"
 #include "cuda/pooled_target.h"
 #include "cuda/rope_pool.h"
 #include "cuda/select.h"
@@ -19,6 +20,8 @@ TEST(NoCuda, SaysWhatIsMissing) {
   EXPECT_THROW(attention_prefill({}, nullptr), Error);
   EXPECT_THROW(attention_decode({}, nullptr), Error);
   EXPECT_THROW(pooled_target({}, nullptr), Error);
+  EXPECT_THROW(attention_with_target({}, {}, nullptr), Error);
+  EXPECT_THROW(GateTraining({}, {}), Error);
   EXPECT_THROW(rope_table(nullptr, 2, 1, 0, 1, 1, nullptr, nullptr, nullptr), Error);
   EXPECT_THROW(rope_pool({}, nullptr), Error);
   EXPECT_THROW(rope_store({}, nullptr), Error);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <numeric>
 #include <ostream>
 #include <random>
@@ -119,8 +120,11 @@ struct Pages {
     std::vector<std::int32_t> order(static_cast<std::size_t>(num_pages));
     std::iota(order.begin(), order.end(), 0);
     std::shuffle(order.begin(), order.end(), std::mt19937(3));
-    // [page][head][K, V][token][dim]; V is never read.
+    // [page][head][K, V][token][dim]
     std::vector<std::uint16_t> pool(static_cast<std::size_t>(num_pages * page_stride(c)), 0xffff);
+    std::vector<float> v(static_cast<std::size_t>(c.num_kv_heads * kBlockSize * c.head_dim));
+    test::fill_normal(v, 3);
+    const std::vector<std::uint16_t> v_bits = to_storage(v, c.dtype);
     for (std::int64_t token = 0; token < blocks * kBlockSize; ++token) {
       for (int g = 0; g < c.num_kv_heads; ++g) {
         std::uint16_t* to = pool.data() +
@@ -130,6 +134,8 @@ struct Pages {
           std::copy_n(k.data() + (token * c.num_kv_heads + g) * c.head_dim, c.head_dim, to);
         else
           std::fill_n(to, c.head_dim, std::uint16_t{0x4000});  // finite and large
+        std::copy_n(v_bits.data() + (g * kBlockSize + token % kBlockSize) * c.head_dim, c.head_dim,
+                    to + kBlockSize * c.head_dim);
       }
     }
     storage = DeviceArray<std::uint16_t>(pool);
@@ -151,62 +157,141 @@ class PooledTarget : public ::testing::TestWithParam<Case> {
   }
 };
 
-TEST_P(PooledTarget, MatchesFloat64) {
-  const Case& c = GetParam();
-  const Exact exact(c);
-  const Pages pages(c, exact.k);
-  const DeviceArray<std::uint16_t> q(exact.q);
-  const DeviceArray<float> lse(exact.lse);
-  const std::int64_t rows = blocks_for(c.num_tokens), blocks = blocks_for(c.q_offset + c.num_tokens);
-  const std::int64_t stride = blocks + 5, guard = 64;
-  DeviceArray<float> target(c.num_heads * rows * stride + guard);
-  target.fill_bytes(0xff);
-  const PooledTargetParams params = {.q = q.data(),
-                                     .q_token_stride = static_cast<std::int64_t>(c.num_heads) * c.head_dim,
-                                     .q_head_stride = c.head_dim,
-                                     .kv = {.k = pages.storage.data(),
-                                            .token_stride = c.head_dim,
-                                            .head_stride = 2 * kBlockSize * c.head_dim,
-                                            .page_table = pages.table.data(),
-                                            .page_table_stride = blocks,
-                                            .page_stride = Pages::page_stride(c),
-                                            .num_pages = pages.num_pages},
-                                     .lse = lse.data(),
-                                     .dtype = c.dtype,
-                                     .num_tokens = c.num_tokens,
-                                     .q_offset = c.q_offset,
-                                     .num_heads = c.num_heads,
-                                     .num_kv_heads = c.num_kv_heads,
-                                     .head_dim = c.head_dim,
-                                     .scale = Exact::scale(c),
-                                     .target = target.data(),
-                                     .stride = stride};
-  pooled_target(params, nullptr);
-  const std::vector<float> actual = target.download();
-  // A float32 score of magnitude up to 100 is off by 1e-5 in places; exponentials below 1e-38 are 0.
-  double largest = 0;
-  for (std::int64_t row = 0; row < c.num_heads * rows; ++row) {
-    const std::int64_t diagonal = c.q_offset / kBlockSize + row % rows;
-    for (std::int64_t j = 0; j < stride; ++j) {
-      const float value = actual[static_cast<std::size_t>(row * stride + j)];
-      if (j > diagonal) {
-        ASSERT_EQ(value, 0.0f) << "row " << row << ", block " << j;
-        continue;
-      }
-      const double expected = exact.target[static_cast<std::size_t>(row * blocks + j)];
-      const double error = std::abs(value - expected) / (expected + 1e-30);
-      ASSERT_LE(error, 2e-4) << "row " << row << ", block " << j << ": " << value << ", expected "
-                             << expected;
-      largest = std::max(largest, error);
-    }
+/// A case on the device: inputs, and a poisoned output with room after it.
+struct Problem {
+  explicit Problem(const Case& c)
+      : exact(c),
+        pages(c, exact.k),
+        rows(blocks_for(c.num_tokens)),
+        blocks(blocks_for(c.q_offset + c.num_tokens)),
+        stride(blocks + 5),
+        q(exact.q),
+        lse(exact.lse),
+        target(c.num_heads * rows * stride + kGuard) {
+    params = {.q = q.data(),
+              .q_token_stride = static_cast<std::int64_t>(c.num_heads) * c.head_dim,
+              .q_head_stride = c.head_dim,
+              .kv = {.k = pages.storage.data(),
+                     .v = pages.storage.data() + kBlockSize * c.head_dim,
+                     .token_stride = c.head_dim,
+                     .head_stride = 2 * kBlockSize * c.head_dim,
+                     .page_table = pages.table.data(),
+                     .page_table_stride = blocks,
+                     .page_stride = Pages::page_stride(c),
+                     .num_pages = pages.num_pages},
+              .lse = lse.data(),
+              .dtype = c.dtype,
+              .num_tokens = c.num_tokens,
+              .q_offset = c.q_offset,
+              .num_heads = c.num_heads,
+              .num_kv_heads = c.num_kv_heads,
+              .head_dim = c.head_dim,
+              .scale = Exact::scale(c),
+              .target = target.data(),
+              .stride = stride};
+    target.fill_bytes(0xff);
   }
-  RecordProperty("error", ::testing::PrintToString(largest));
-  for (std::int64_t i = 0; i < guard; ++i)
-    EXPECT_TRUE(std::isnan(actual[static_cast<std::size_t>(target.size() - 1 - i)]));
-  target.fill_bytes(0xff);
-  pooled_target(params, nullptr);
-  const std::vector<float> again = target.download();
-  EXPECT_TRUE(std::equal(actual.begin(), actual.end() - guard, again.begin()));
+
+  /// What `run` leaves in the target, which is poisoned again.
+  std::vector<float> result_of(const std::function<void()>& run) {
+    run();
+    std::vector<float> values = target.download();
+    for (std::int64_t i = 0; i < kGuard; ++i)
+      EXPECT_TRUE(std::isnan(values[static_cast<std::size_t>(target.size() - 1 - i)])) << "after the target";
+    values.resize(values.size() - kGuard);
+    target.fill_bytes(0xff);
+    return values;
+  }
+
+  /// A float32 score of magnitude up to 100 is off by 1e-5 in places; exponentials below 1e-38 are 0.
+  void expect_exact(const std::vector<float>& actual) const {
+    double largest = 0;
+    for (std::int64_t row = 0; row < params.num_heads * rows; ++row) {
+      const std::int64_t diagonal = params.q_offset / kBlockSize + row % rows;
+      for (std::int64_t j = 0; j < stride; ++j) {
+        const float value = actual[static_cast<std::size_t>(row * stride + j)];
+        if (j > diagonal) {
+          ASSERT_EQ(value, 0.0f) << "row " << row << ", block " << j;
+          continue;
+        }
+        const double expected = exact.target[static_cast<std::size_t>(row * blocks + j)];
+        const double error = std::abs(value - expected) / (expected + 1e-30);
+        ASSERT_LE(error, 2e-4) << "row " << row << ", block " << j << ": " << value << ", expected "
+                               << expected;
+        largest = std::max(largest, error);
+      }
+    }
+    ::testing::Test::RecordProperty("error", ::testing::PrintToString(largest));
+  }
+
+  static constexpr std::int64_t kGuard = 64;
+  Exact exact;
+  Pages pages;
+  std::int64_t rows, blocks, stride;
+  DeviceArray<std::uint16_t> q;
+  DeviceArray<float> lse, target;
+  PooledTargetParams params;
+};
+
+TEST_P(PooledTarget, MatchesFloat64) {
+  Problem problem(GetParam());
+  const auto run = [&] { pooled_target(problem.params, nullptr); };
+  const std::vector<float> actual = problem.result_of(run);
+  problem.expect_exact(actual);
+  EXPECT_EQ(problem.result_of(run), actual);
+}
+
+TEST_P(PooledTarget, OnePassWithAttentionMatchesFloat64) {
+  const Case& c = GetParam();
+  Problem problem(c);
+  const PooledTargetParams& p = problem.params;
+  const auto tokens = static_cast<std::int32_t>(c.num_tokens);
+  const DeviceArray<std::int32_t> cu_seqlens_q(std::vector<std::int32_t>{0, tokens});
+  const DeviceArray<std::int32_t> cu_seqlens_k(
+      std::vector<std::int32_t>{0, tokens + static_cast<std::int32_t>(c.q_offset)});
+  DeviceArray<std::int32_t> counters(2);
+  counters.fill_bytes(0);
+  DeviceArray<std::uint16_t> out(problem.q.size());
+  DeviceArray<float> lse(problem.lse.size());
+  const PrefillAttentionParams attention = {.q = p.q,
+                                            .q_token_stride = p.q_token_stride,
+                                            .q_head_stride = p.q_head_stride,
+                                            .out = out.data(),
+                                            .out_token_stride = p.q_token_stride,
+                                            .out_head_stride = p.q_head_stride,
+                                            .lse = lse.data(),
+                                            .kv = p.kv,
+                                            .dtype = c.dtype,
+                                            .num_heads = c.num_heads,
+                                            .num_kv_heads = c.num_kv_heads,
+                                            .head_dim = c.head_dim,
+                                            .scale = p.scale,
+                                            .cu_seqlens_q = cu_seqlens_q.data(),
+                                            .cu_seqlens_k = cu_seqlens_k.data(),
+                                            .total_q = c.num_tokens,
+                                            .max_rows = problem.rows,
+                                            .workspace = counters.data()};
+  attention_prefill(attention, nullptr);
+  const std::vector<std::uint16_t> plain_out = out.download();
+  const std::vector<float> plain_lse = lse.download();
+  DeviceArray<std::uint8_t> workspace(
+      static_cast<std::int64_t>(pooled_target_workspace(c.num_heads, c.num_kv_heads, problem.stride)));
+  workspace.fill_bytes(0xff);
+  const auto run = [&] {
+    out.fill_bytes(0xff);
+    lse.fill_bytes(0xff);
+    attention_with_target(attention,
+                          {.target = problem.target.data(),
+                           .stride = problem.stride,
+                           .q_offset = c.q_offset,
+                           .workspace = workspace.data()},
+                          nullptr);
+  };
+  const std::vector<float> actual = problem.result_of(run);
+  problem.expect_exact(actual);
+  EXPECT_EQ(out.download(), plain_out);
+  EXPECT_EQ(lse.download(), plain_lse);
+  EXPECT_EQ(problem.result_of(run), actual);
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, PooledTarget, ::testing::ValuesIn(cases()),
@@ -250,6 +335,7 @@ TEST(PooledTargetParams, AreChecked) {
   refused([](auto& p) { p.kv.num_pages = 0; });
   refused([](auto& p) { p.lse = nullptr; });
   refused([](auto& p) { p.target = nullptr; });
+  EXPECT_THROW(attention_with_target({}, {}, nullptr), Error);
   PooledTargetParams empty = good;
   empty.num_tokens = 0;
   pooled_target(empty, nullptr);
