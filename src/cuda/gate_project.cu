@@ -1,8 +1,9 @@
 // Projections of pooled queries and keys, with RoPE: small matrix products, bound by reading the weights.
 //
-// A CTA takes 64 block rows and one or more heads of a group. The rows stay in shared memory as bf16; weights
-// stream past them in slices of 64 rows, which are contiguous over the heads. A warp owns 32 rows and the
-// pairs of 8-column tiles that RoPE rotates into each other.
+// A CTA takes 64 block rows and one or more heads of a group, or 32 rows where that leaves too few CTAs. The
+// rows stay in shared memory as bf16; weights stream past them in slices of 64 rows, which are contiguous
+// over the heads. A warp owns half of the rows and the pairs of 8-column tiles that RoPE rotates into each
+// other.
 #include <cuda_bf16.h>
 #include <cuda_pipeline.h>
 #include <cuda_runtime.h>
@@ -17,13 +18,17 @@ namespace seer::cuda {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kWarps = kThreads / 32;
-constexpr int kRows = 64;     // of a CTA
-constexpr int kRowTiles = 2;  // of 16 rows, a warp's
-constexpr int kSlice = 64;    // rows of the weights in a stage
-constexpr int kStages = 3;
-constexpr int kPad = 8;  // elements after a row in shared memory, against bank conflicts
-constexpr int kColumnWarps = 4;
+constexpr int kSlice = 64;       // rows of the weights in a stage
+constexpr int kPad = 8;          // elements after a row in shared memory, against bank conflicts
+constexpr int kColumnWarps = 4;  // side by side; twice as many in all
+
+/// kPairs: pairs of column tiles of a warp; kRowTiles: its tiles of 16 rows.
+template <int kPairs, int kRowTiles>
+struct Config {
+  static constexpr int kRows = 32 * kRowTiles;  // of a CTA
+  /// A few CTAs each wait for memory alone, so they have all of a head's slices on their way.
+  static constexpr int kStages = kRowTiles == 1 && kPairs < 4 ? 6 : 3;
+};
 
 using Element = __nv_bfloat16;
 
@@ -41,26 +46,37 @@ __device__ __forceinline__ void fetch_slice(Element* stage, const Element* weigh
 }
 
 /// Rows [first, first + kRows) of one head of x to shared memory; rows after the last one are zero.
+template <int kRows>
 __device__ __forceinline__ void load_rows(Element* tile, const GateProjectParams& p, std::int64_t first,
                                           int x_head) {
-  const int lane = threadIdx.x % 32;
-#pragma unroll 4
-  for (int row = threadIdx.x / 32; row < kRows; row += kWarps) {
-    const float* source = p.x + ((first + row) * p.x_heads + x_head) * p.in_dim;
-    const bool valid = first + row < p.n;
-    for (int c = lane * 4; c < p.in_dim; c += 128) {
-      const float4 value = valid ? *reinterpret_cast<const float4*>(source + c) : float4{0, 0, 0, 0};
-      Element* out = tile + row * (p.in_dim + kPad) + c;
-      store_pair(out, value.x, value.y);
-      store_pair(out + 2, value.z, value.w);
+  constexpr int kBatch = 8;  // loads on their way
+  const int per_row = p.in_dim / 4;
+  for (int begin = threadIdx.x; begin < kRows * per_row; begin += kBatch * kThreads) {
+    float4 values[kBatch];
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      const int item = begin + i * kThreads, row = item / per_row;
+      values[i] = {0, 0, 0, 0};
+      if (row < kRows && first + row < p.n) {
+        values[i] = *reinterpret_cast<const float4*>(p.x + ((first + row) * p.x_heads + x_head) * p.in_dim +
+                                                     item % per_row * 4);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      const int item = begin + i * kThreads, row = item / per_row;
+      if (row >= kRows) continue;
+      Element* out = tile + row * (p.in_dim + kPad) + item % per_row * 4;
+      *reinterpret_cast<uint2*>(out) = {ptx::pack<Element>(values[i].x, values[i].y),
+                                        ptx::pack<Element>(values[i].z, values[i].w)};
     }
   }
 }
 
-/// kPairs: pairs of column tiles of a warp.
-template <int kPairs>
+template <int kPairs, int kRowTiles>
 __global__ void __launch_bounds__(kThreads, kPairs <= 2 ? 2 : 1)
     gate_project_kernel(GateProjectParams p, int heads_per_cta) {
+  constexpr int kRows = Config<kPairs, kRowTiles>::kRows, kStages = Config<kPairs, kRowTiles>::kStages;
   extern __shared__ __align__(16) Element memory[];
   const int half = p.out_dim / 2;
   const int x_pitch = p.in_dim + kPad, w_pitch = p.out_dim + kPad;
@@ -83,7 +99,7 @@ __global__ void __launch_bounds__(kThreads, kPairs <= 2 ? 2 : 1)
     __pipeline_commit();
   };
   for (int slice = 0; slice < kStages - 1; ++slice) fetch(slice);
-  load_rows(rows, p, tile_row, first_head / (p.heads / p.x_heads));
+  load_rows<kRows>(rows, p, tile_row, first_head / (p.heads / p.x_heads));
 
   // Addresses of this lane's row in the 16x16 tiles that ldmatrix takes: rows of x, and of the weights'
   // transposed pairs (8 columns of the first half, the 8 paired with them).
@@ -120,21 +136,30 @@ __global__ void __launch_bounds__(kThreads, kPairs <= 2 ? 2 : 1)
     Element* const out = static_cast<Element*>(p.out) + (first_head + slice / slices) * p.out_head_stride;
 #pragma unroll
     for (int m = 0; m < kRowTiles; ++m) {
+      float2 cos[2][kPairs], sin[2][kPairs];
 #pragma unroll
-      for (int i = 0; i < kPairs; ++i) {
-        const int column = (first_pair + i) * 8 + lane % 4 * 2;
+      for (int r = 0; r < 2; ++r) {
+        const std::int64_t row = min(tile_row + first_row + m * 16 + r * 8 + lane / 4, p.n - 1);
 #pragma unroll
-        for (int r = 0; r < 2; ++r) {
-          const std::int64_t row = tile_row + first_row + m * 16 + r * 8 + lane / 4;
+        for (int i = 0; i < kPairs; ++i) {
+          const int column = min((first_pair + i) * 8 + lane % 4 * 2, half - 2);
+          cos[r][i] = *reinterpret_cast<const float2*>(p.cos + row * half + column);
+          sin[r][i] = *reinterpret_cast<const float2*>(p.sin + row * half + column);
+        }
+      }
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        const std::int64_t row = tile_row + first_row + m * 16 + r * 8 + lane / 4;
+#pragma unroll
+        for (int i = 0; i < kPairs; ++i) {
+          const int column = (first_pair + i) * 8 + lane % 4 * 2;
+          const float low0 = sum[m][i][0][2 * r], low1 = sum[m][i][0][2 * r + 1];
+          const float high0 = sum[m][i][1][2 * r], high1 = sum[m][i][1][2 * r + 1];
           if (row < p.n && column < half) {
-            const float2 cos = *reinterpret_cast<const float2*>(p.cos + row * half + column);
-            const float2 sin = *reinterpret_cast<const float2*>(p.sin + row * half + column);
-            const float low0 = sum[m][i][0][2 * r], low1 = sum[m][i][0][2 * r + 1];
-            const float high0 = sum[m][i][1][2 * r], high1 = sum[m][i][1][2 * r + 1];
-            store_pair(out + row * p.out_dim + column, low0 * cos.x - high0 * sin.x,
-                       low1 * cos.y - high1 * sin.y);
-            store_pair(out + row * p.out_dim + half + column, high0 * cos.x + low0 * sin.x,
-                       high1 * cos.y + low1 * sin.y);
+            store_pair(out + row * p.out_dim + column, low0 * cos[r][i].x - high0 * sin[r][i].x,
+                       low1 * cos[r][i].y - high1 * sin[r][i].y);
+            store_pair(out + row * p.out_dim + half + column, high0 * cos[r][i].x + low0 * sin[r][i].x,
+                       high1 * cos[r][i].y + low1 * sin[r][i].y);
           }
           sum[m][i][0][2 * r] = sum[m][i][0][2 * r + 1] = 0;
           sum[m][i][1][2 * r] = sum[m][i][1][2 * r + 1] = 0;
@@ -164,28 +189,43 @@ __global__ void __launch_bounds__(kThreads) gate_rope_kernel(GateProjectParams p
       ptx::pack<Element>(high.z * cos.z + low.z * sin.z, high.w * cos.w + low.w * sin.w)};
 }
 
+template <int kPairs, int kRowTiles>
+void launch(const GateProjectParams& p, int heads_per_cta, CUstream_st* stream) {
+  using Shape = Config<kPairs, kRowTiles>;
+  const auto kernel = gate_project_kernel<kPairs, kRowTiles>;
+  const int bytes = (Shape::kRows * (p.in_dim + kPad) + Shape::kStages * kSlice * (p.out_dim + kPad)) *
+                    static_cast<int>(sizeof(Element));
+  const dim3 grid(static_cast<unsigned>((p.n + Shape::kRows - 1) / Shape::kRows), p.heads / heads_per_cta);
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "gate_project");
+  kernel<<<grid, kThreads, bytes, stream>>>(p, heads_per_cta);
+}
+
+template <int kPairs>
+void launch(const GateProjectParams& p, CUstream_st* stream) {
+  constexpr std::int64_t kEnoughCtas = 132;  // multiprocessors
+  const std::int64_t tiles = (p.n + 63) / 64;
+  if (tiles * p.heads < kEnoughCtas) {
+    launch<kPairs, 1>(p, 1, stream);
+  } else {
+    // One CTA for all heads of a group reads its rows once, where that leaves enough CTAs.
+    launch<kPairs, 2>(p, tiles * p.x_heads >= kEnoughCtas ? p.heads / p.x_heads : 1, stream);
+  }
+}
+
 }  // namespace
 
 void launch_gate_project(const GateProjectParams& p, CUstream_st* stream) {
+  const int pairs = (p.out_dim / 16 + kColumnWarps - 1) / kColumnWarps;
   if (p.w == nullptr) {
     const std::int64_t items = p.n * p.heads * (p.out_dim / 8);
     gate_rope_kernel<<<static_cast<unsigned>((items + kThreads - 1) / kThreads), kThreads, 0, stream>>>(p);
-    check(cudaGetLastError(), "gate_project");
-    return;
+  } else if (pairs == 1) {
+    launch<1>(p, stream);
+  } else if (pairs == 2) {
+    launch<2>(p, stream);
+  } else {
+    launch<4>(p, stream);
   }
-  constexpr std::int64_t kEnoughCtas = 200;
-  const std::int64_t tiles = (p.n + kRows - 1) / kRows;
-  // One CTA for all heads of a group reads its rows once, where that leaves enough CTAs.
-  const int heads_per_cta = tiles * p.x_heads >= kEnoughCtas ? p.heads / p.x_heads : 1;
-  const dim3 grid(static_cast<unsigned>(tiles), p.heads / heads_per_cta);
-  const int bytes =
-      (kRows * (p.in_dim + kPad) + kStages * kSlice * (p.out_dim + kPad)) * static_cast<int>(sizeof(Element));
-  const int pairs = (p.out_dim / 16 + kColumnWarps - 1) / kColumnWarps;
-  const auto kernel = pairs == 1   ? gate_project_kernel<1>
-                      : pairs == 2 ? gate_project_kernel<2>
-                                   : gate_project_kernel<4>;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "gate_project");
-  kernel<<<grid, kThreads, bytes, stream>>>(p, heads_per_cta);
   check(cudaGetLastError(), "gate_project");
 }
 

@@ -25,7 +25,7 @@ namespace seer::cuda {
 /// channels, 0 for a number known at run time only.
 template <class Score, int kTiles, int kChunks, int kDim>
 struct GateSelect {
-  static constexpr int kThreads = 256;
+  static constexpr int kThreads = kChunks <= 64 ? 512 : 256;
   static constexpr int kWarps = kThreads / 32;
   static constexpr int kRows = 16 * kTiles;
   static constexpr int kColumns = 8;  // key blocks of a product
@@ -57,10 +57,11 @@ __device__ __forceinline__ void store_scores(__half* out, float a, float b) {
 }
 
 template <class Score, int kTiles, int kChunks, int kDim>
-__global__ void __launch_bounds__(256, kChunks <= 64 ? 2 : 1)
+__global__ void __launch_bounds__(GateSelect<Score, kTiles, kChunks, kDim>::kThreads, 1)
     gate_select_kernel(GateSelectParams p, RowRule rule, int pitch) {
   using Config = GateSelect<Score, kTiles, kChunks, kDim>;
   extern __shared__ __align__(16) std::uint8_t memory[];
+  __shared__ float scratch[Config::kWarps][32];
   Score* const scores = reinterpret_cast<Score*>(memory);  // [kRows, pitch]
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int group = lane / 4;  // a lane's row in a tile of queries, and its key block in a tile of keys
@@ -155,8 +156,8 @@ __global__ void __launch_bounds__(256, kChunks <= 64 ? 2 : 1)
     for_chunks<kChunks>(causal, [&](int c) {
       if (c * 32 + lane < causal) x[c] = static_cast<float>(source[c * 32]);
     });
-    if (rule.rule != SelectRule::kNzRatio) softmax_row(x, causal, lane);
-    selected += select_row<kChunks>(x, causal, rule, mask, words, lane);
+    if (rule.rule != SelectRule::kNzRatio) softmax_row(x, causal);
+    selected += select_row<float>(x, causal, rule, scratch[warp], mask, words, lane);
   }
   if (p.selected_blocks != nullptr && lane == 0 && selected > 0)
     atomicAdd(reinterpret_cast<unsigned long long*>(p.selected_blocks), selected);

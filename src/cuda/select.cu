@@ -28,6 +28,7 @@ unsigned row_grid(std::int64_t rows) { return static_cast<unsigned>((rows + kWar
 
 template <int kChunks>
 __global__ void __launch_bounds__(kThreads) select_blocks_kernel(SelectBlocksParams p, RowRule rule) {
+  __shared__ float scratch[kWarps][32];
   const std::int64_t item = warp_row();
   if (item >= p.heads * p.rows) return;
   const int lane = threadIdx.x % 32;
@@ -44,7 +45,8 @@ __global__ void __launch_bounds__(kThreads) select_blocks_kernel(SelectBlocksPar
   float x[kChunks];
 #pragma unroll
   for (int c = 0; c < kChunks; ++c) x[c] = c * 32 + lane < causal ? row[c * 32 + lane] : -INFINITY;
-  add_selected(p.selected_blocks, select_row<kChunks>(x, causal, rule, mask, words, lane));
+  add_selected(p.selected_blocks,
+               select_row<double>(x, causal, rule, scratch[threadIdx.x / 32], mask, words, lane));
 }
 
 __global__ void __launch_bounds__(kThreads) select_sink_local_kernel(BaselineMask p) {
@@ -162,7 +164,7 @@ void launch_select_sink_local(const BaselineMask& mask, CUstream_st* stream) {
 
 void launch_select_random(const BaselineMask& mask, std::uint64_t seed, int layer, CUstream_st* stream) {
   select_random_kernel<<<row_grid(mask.heads * mask.rows), kThreads, 0, stream>>>(
-      mask, mix(seed) ^ static_cast<std::uint64_t>(layer));
+      mask, mix(mix(seed) ^ static_cast<std::uint64_t>(layer)));
   check(cudaGetLastError(), "select_random");
 }
 

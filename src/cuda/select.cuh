@@ -1,16 +1,18 @@
 // Selection of blocks by one warp a row, the row's scores in registers: score of key block 32 * c + lane in
-// x[c], -infinity from the row's end on.
+// x[c]; what lies after its end is below every score or 0.
 //
 // All rules but kThreshold keep the best blocks of a row up to some cut. Whether the next block of a given
 // score is wanted depends on the number or mass of the better ones alone and falls with the score, so the cut
-// is found by bisection, counting only blocks that are still open.
+// is found by bisection until at most 32 blocks are left around it; these are sorted, one a lane.
 #pragma once
 
 #include <cuda_runtime.h>
 
+#include <cfloat>
 #include <cmath>
 #include <cstdint>
 
+#include "cuda/ptx.cuh"
 #include "ops/select_params.h"
 
 namespace seer::cuda {
@@ -60,19 +62,20 @@ __device__ __forceinline__ float warp_max(float value) {
   return value;
 }
 
-/// In place: softmax over the first `causal` blocks.
+/// In place: softmax over the first `causal` blocks; the others become 0.
 template <int kChunks>
-__device__ __forceinline__ void softmax_row(float (&x)[kChunks], int causal, int lane) {
+__device__ __forceinline__ void softmax_row(float (&x)[kChunks], int causal) {
+  constexpr float kLog2E = 1.44269504088896340736f;
   float most = -INFINITY;
   for_chunks<kChunks>(causal, [&](int c) { most = fmaxf(most, x[c]); });
-  most = warp_max(most) * 1.44269504088896340736f;
+  most = warp_max(most) * kLog2E;
   float sum = 0;
   for_chunks<kChunks>(causal, [&](int c) {
-    x[c] = exp2f(fmaf(x[c], 1.44269504088896340736f, -most));
+    x[c] = ptx::exp2_approx(fmaf(x[c], kLog2E, -most));
     sum += x[c];
   });
   const float share = 1.0f / warp_sum(sum);
-  for_chunks<kChunks>(causal, [&](int c) { x[c] = c * 32 + lane < causal ? x[c] * share : -INFINITY; });
+  for_chunks<kChunks>(causal, [&](int c) { x[c] *= share; });
 }
 
 /// Blocks above `value` are kept, and of those equal to it the last `ties`.
@@ -83,21 +86,30 @@ struct Cut {
 };
 
 /// The blocks above a score.
+template <class Mass>
 struct Level {
   float at;
   int count;
-  double mass;  // the sum of their scores; kMass only
+  Mass mass;  // the sum of their scores, where it is wanted
 };
 
-/// Between two scores: in the logarithm where both are positive.
+/// The largest float below x.
+__device__ __forceinline__ float before(float x) {
+  if (x == 0) return -FLT_TRUE_MIN;
+  return __int_as_float(__float_as_int(x) + (x > 0 ? -1 : 1));
+}
+
+/// Between two scores: in the logarithm where neither is negative.
 __device__ __forceinline__ float middle(float low, float high) {
-  if (low < 0 || !(high > 0)) return low + (high - low) * 0.5f;
-  const unsigned a = __float_as_uint(low + 0.0f), b = __float_as_uint(high);  // -0 becomes +0
+  if (low < -FLT_MIN || !(high > 0)) return low + (high - low) * 0.5f;
+  const unsigned a = low > 0 ? __float_as_uint(low) : 0, b = __float_as_uint(high);
   return __uint_as_float(a + (b - a) / 2);
 }
 
-/// sum += x. Volatile, for otherwise the compiler widens a whole row ahead of the loop and spills it.
-__device__ __forceinline__ void add_wide(double& sum, float x) {
+__device__ __forceinline__ void add_mass(float& sum, float x) { sum += x; }
+
+/// Volatile, for otherwise the compiler widens a whole row ahead of the loop and spills it.
+__device__ __forceinline__ void add_mass(double& sum, float x) {
   asm volatile(
       "{.reg .f64 wide;\n"
       "cvt.f64.f32 wide, %1;\n"
@@ -106,66 +118,105 @@ __device__ __forceinline__ void add_wide(double& sum, float x) {
       : "f"(x));
 }
 
-/// Adds the blocks in (low, level.at] to the level, which moves to `low`.
-template <bool kMass, int kChunks>
-__device__ __forceinline__ Level lower(const float (&x)[kChunks], int causal, const Level& level, float low) {
+template <bool kMass, class Mass, int kChunks>
+__device__ __forceinline__ Level<Mass> above(const float (&x)[kChunks], int causal, float at) {
   int count = 0;
-  double mass = 0;
+  Mass mass = 0;
   for_chunks<kChunks>(causal, [&](int c) {
-    if (x[c] > low && x[c] <= level.at) {
+    if (x[c] > at) {
       ++count;
-      if constexpr (kMass) add_wide(mass, x[c]);
+      if constexpr (kMass) add_mass(mass, x[c]);
     }
   });
   count = __reduce_add_sync(kAllLanes, count);
   if constexpr (kMass) mass = warp_sum(mass);
-  return {low, level.count + count, level.mass + mass};
+  return {at, count, mass};
 }
 
-/// The cut of kNzRatio (kMass false), kTopP or kResidual.
-template <bool kMass, int kChunks>
-__device__ __forceinline__ Cut find_cut(const float (&x)[kChunks], int causal, const RowRule& rule) {
+/// Sorts one value a lane, the largest first.
+__device__ __forceinline__ float sort_lanes(float x, int lane) {
+#pragma unroll
+  for (int size = 2; size <= 32; size *= 2) {
+#pragma unroll
+    for (int step = size / 2; step > 0; step /= 2) {
+      const float other = __shfl_xor_sync(kAllLanes, x, step);
+      x = ((lane & size) == 0) == ((lane & step) == 0) ? fmaxf(x, other) : fminf(x, other);
+    }
+  }
+  return x;
+}
+
+/// Sum of the values of the lanes before this one.
+template <class Mass>
+__device__ __forceinline__ Mass sum_before(Mass x, int lane) {
+#pragma unroll
+  for (int step = 1; step < 32; step *= 2) {
+    const Mass other = __shfl_up_sync(kAllLanes, x, step);
+    if (lane >= step) x += other;
+  }
+  const Mass previous = __shfl_up_sync(kAllLanes, x, 1);
+  return lane == 0 ? 0 : previous;
+}
+
+/// The cut of kNzRatio (kMass false), kTopP or kResidual. scratch: 32 floats of this warp.
+template <bool kMass, class Mass, int kChunks>
+__device__ __forceinline__ Cut find_cut(const float (&x)[kChunks], int causal, const RowRule& rule,
+                                        float* scratch, int lane) {
   // Whether a block of this score, with these before it, is still wanted.
-  const auto wants = [&](float score, int count, double mass) {
+  const auto wants = [&](float score, int count, Mass mass) {
     if constexpr (!kMass) return count < rule.k;
-    return rule.rule == SelectRule::kTopP ? mass < rule.value
-                                          : static_cast<double>(score) * (1 - mass) > rule.value;
+    return rule.rule == SelectRule::kTopP ? mass < static_cast<Mass>(rule.value)
+                                          : score * (1 - mass) > static_cast<Mass>(rule.value);
   };
   float least = INFINITY, most = -INFINITY;
   for_chunks<kChunks>(causal, [&](int c) {
     most = fmaxf(most, x[c]);
-    least = fminf(least, x[c] == -INFINITY ? INFINITY : x[c]);
+    least = c * 32 + lane < causal ? fminf(least, x[c]) : least;
   });
-  Level top = {warp_max(most), 0, 0};
-  if (!wants(top.at, 0, 0)) return {top.at, 0, 0};
-  Level bottom = lower<kMass>(x, causal, top, -warp_max(-least));
-  float score = bottom.at;
-  int equal = causal - bottom.count;
-  if (wants(bottom.at, bottom.count, bottom.mass)) {
-    top = bottom;
-  } else {
-    while (bottom.count - top.count > 1) {
-      const float at = middle(bottom.at, top.at);
-      if (!(at > bottom.at && at < top.at)) break;  // neighbours: all that is left has the score top.at
-      const Level level = lower<kMass>(x, causal, top, at);
-      if (!kMass && level.count == rule.k) return {at, 0, 0};
-      (wants(at, level.count, level.mass) ? top : bottom) = level;
+  // Blocks above top.at are kept, those up to `low` are not.
+  Level<Mass> top = {warp_max(most), 0, 0};
+  float low = before(-warp_max(-least));
+  int low_count = causal;
+  if (rule.rule == SelectRule::kResidual) {
+    low = fmaxf(low, __double2float_rd(rule.value));
+    low_count = above<false, Mass>(x, causal, low).count;
+  }
+  while (low_count - top.count > 32) {
+    const float at = middle(low, top.at);
+    if (!(at > low && at < top.at)) {
+      // Neighbours: everything that is left has the score top.at.
+      Cut cut = {top.at, 0, low_count - top.count};
+      for (; cut.ties < cut.equal && wants(top.at, top.count + cut.ties, top.mass); ++cut.ties)
+        add_mass(top.mass, top.at);
+      return cut;
     }
-    equal = bottom.count - top.count;
-    if (equal == 0) return {top.at, 0, 0};
-    score = -INFINITY;
-    for_chunks<kChunks>(causal, [&](int c) {
-      if (x[c] <= top.at) score = fmaxf(score, x[c]);
-    });
-    score = warp_max(score);
+    const Level<Mass> level = above<kMass, Mass>(x, causal, at);
+    if (!kMass && level.count == rule.k) return {at, 0, 0};
+    if (wants(at, level.count, level.mass)) {
+      top = level;
+    } else {
+      low = at;
+      low_count = level.count;
+    }
   }
-  Cut cut = {score, 0, equal};
-  double mass = top.mass;
-  while (cut.ties < equal && wants(score, top.count + cut.ties, mass)) {
-    ++cut.ties;
-    mass += static_cast<double>(score);
-  }
-  return cut;
+  int left = 0;
+  for_chunks<kChunks>(causal, [&](int c) {
+    const bool is_left = x[c] > low && x[c] <= top.at && c * 32 + lane < causal;
+    const unsigned lanes = __ballot_sync(kAllLanes, is_left);
+    if (is_left) scratch[left + __popc(lanes & ((1u << lane) - 1))] = x[c];
+    left += __popc(lanes);
+  });
+  __syncwarp();
+  const float score = sort_lanes(lane < left ? scratch[lane] : -INFINITY, lane);
+  __syncwarp();
+  Mass mass = 0;
+  if constexpr (kMass) mass = top.mass + sum_before(lane < left ? static_cast<Mass>(score) : Mass{0}, lane);
+  const unsigned wanted = __ballot_sync(kAllLanes, lane < left && wants(score, top.count + lane, mass));
+  const int kept = wanted == kAllLanes ? 32 : __ffs(~wanted) - 1;
+  if (kept == 0) return {top.at, 0, 0};
+  const float last = __shfl_sync(kAllLanes, score, kept - 1);
+  const unsigned equal = __ballot_sync(kAllLanes, lane < left && score == last);
+  return {last, __popc(equal & (kAllLanes >> (32 - kept))), __popc(equal)};
 }
 
 /// Bits of the key blocks [32 * word, 32 * word + 32) that lie in [begin, end).
@@ -178,23 +229,25 @@ __device__ __forceinline__ std::uint32_t range_bits(std::int64_t word, std::int6
 }
 
 /// Writes the row's mask by the rule on its scores (kNzRatio: any, otherwise probabilities): `words` words of
-/// 32 bits. Returns the number of blocks kept.
-template <int kChunks>
-__device__ __forceinline__ int select_row(float (&x)[kChunks], int causal, const RowRule& rule,
-                                          std::uint32_t* mask, int words, int lane) {
+/// 32 bits. Returns the number of blocks kept. Mass: the type in which probabilities are summed. scratch: 32
+/// floats of this warp.
+template <class Mass, int kChunks>
+__device__ __forceinline__ int select_row(const float (&x)[kChunks], int causal, const RowRule& rule,
+                                          float* scratch, std::uint32_t* mask, int words, int lane) {
   constexpr int kHeld = (kChunks + 31) / 32;  // words of a lane: lane, lane + 32, ...
   std::uint32_t held[kHeld] = {};
   Cut cut = {0, 0, 0};
   if (rule.rule == SelectRule::kThreshold) {
     cut.value = __double2float_rd(rule.value);  // x > value exactly where x > cut.value
   } else if (rule.rule == SelectRule::kNzRatio) {
-    cut = find_cut<false>(x, causal, rule);
+    cut = find_cut<false, Mass>(x, causal, rule, scratch, lane);
   } else {
-    cut = find_cut<true>(x, causal, rule);
+    cut = find_cut<true, Mass>(x, causal, rule, scratch, lane);
   }
   const bool all_equal = cut.ties > 0 && cut.ties == cut.equal;
+  const float least = all_equal ? before(cut.value) : cut.value;
   for_chunks<kChunks>(causal, [&](int c) {
-    const std::uint32_t bits = __ballot_sync(kAllLanes, all_equal ? x[c] >= cut.value : x[c] > cut.value);
+    const std::uint32_t bits = __ballot_sync(kAllLanes, x[c] > least);
     if (lane == c % 32) held[c / 32] = bits;
   });
   if (cut.ties > 0 && !all_equal) {
@@ -202,7 +255,7 @@ __device__ __forceinline__ int select_row(float (&x)[kChunks], int causal, const
 #pragma unroll
     for (int c = kChunks - 1; c >= 0; --c) {
       if (c * 32 >= causal || left == 0) continue;
-      std::uint32_t bits = __ballot_sync(kAllLanes, x[c] == cut.value);
+      std::uint32_t bits = __ballot_sync(kAllLanes, x[c] == cut.value) & range_bits(c, 0, causal);
       while (__popc(bits) > left) bits &= bits - 1;
       left -= __popc(bits);
       if (lane == c % 32) held[c / 32] |= bits;
@@ -210,7 +263,10 @@ __device__ __forceinline__ int select_row(float (&x)[kChunks], int causal, const
   }
   int count = 0;
 #pragma unroll
-  for (int i = 0; i < kHeld; ++i) count += __popc(held[i]);
+  for (int i = 0; i < kHeld; ++i) {
+    held[i] &= range_bits(i * 32 + lane, 0, causal);
+    count += __popc(held[i]);
+  }
   count = __reduce_add_sync(kAllLanes, count);
   const int diagonal = causal - 1;
 #pragma unroll
