@@ -1,9 +1,10 @@
 // One pass over queries and keys: norm, pooling, RoPE, cache. Bound by memory.
 //
-// A warp takes 64 tokens of one head, four (or eight) at a time. A lane owns eight channels of the first half
-// of a head and the eight that RoPE pairs them with, and pools its tokens in registers; in the end the lanes
-// of a channel meet, each exchange halving the channels that a lane still keeps. The warps of a CTA take
-// different heads of the same tokens, so that cosines and sines come from L1; the heads pass by it.
+// A CTA takes 64 tokens and a few heads. A thread owns eight channels of the first half of a head and the
+// eight that RoPE pairs them with, for one or two of the tokens, and keeps their cosines and sines in
+// registers over the heads; the next head is on its way while this one is worked on. Pooled values meet
+// first in a warp, where each exchange halves the channels that a lane still keeps, then in shared memory.
+// The three pools share their code: a kernel that starts waits for its instructions too.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
@@ -24,10 +25,11 @@ constexpr int kBlock = 64;
 
 template <int kDim>
 struct Layout {
-  static constexpr int kOctets = kDim / 16;     // lanes along a head
-  static constexpr int kTokens = 32 / kOctets;  // of a warp, side by side
-  static constexpr int kSteps = kBlock / kTokens;
-  static constexpr int kKept = 16 / kTokens;  // channels of a lane once the lanes are pooled
+  static constexpr int kOctets = kDim / 16;          // threads along a head
+  static constexpr int kSlots = kThreads / kOctets;  // tokens side by side
+  static constexpr int kTokens = kBlock / kSlots;    // tokens of a thread
+  static constexpr int kTokenLanes = 32 / kOctets;   // tokens side by side in a warp
+  static constexpr int kKept = 16 / kTokenLanes;     // channels of a lane once a warp's tokens are pooled
 };
 
 /// Eight channels and the eight they are paired with, as stored.
@@ -101,8 +103,8 @@ __device__ __forceinline__ Raw rotate(const Channels& x, const float (&cos)[8], 
 
 template <class T, int kDim>
 __device__ __forceinline__ Raw load_raw(const T* head, int octet) {
-  return {__ldcs(reinterpret_cast<const uint4*>(head + octet * 8)),
-          __ldcs(reinterpret_cast<const uint4*>(head + kDim / 2 + octet * 8))};
+  return {*reinterpret_cast<const uint4*>(head + octet * 8),
+          *reinterpret_cast<const uint4*>(head + kDim / 2 + octet * 8)};
 }
 
 template <class T, int kDim>
@@ -111,30 +113,65 @@ __device__ __forceinline__ void store_raw(T* head, int octet, const Raw& raw) {
   *reinterpret_cast<uint4*>(head + kDim / 2 + octet * 8) = raw.high;
 }
 
+/// How a pool joins values: sums, or maxima of the values times `sign` (-1 for minima).
+struct Pool {
+  bool is_sum;
+  float sign;
+
+  /// Of a PoolSet's bit.
+  __device__ explicit Pool(int bit) : is_sum(1 << bit == kPoolAvg), sign(1 << bit == kPoolMin ? -1 : 1) {}
+  __device__ float neutral() const { return is_sum ? 0 : -INFINITY; }
+  __device__ float join(float a, float b) const { return is_sum ? a + b : fmaxf(a, b); }
+};
+
 /// Pools x over the lanes of a channel by exchanges with ever closer lanes, each halving what a lane keeps:
 /// in the end the first kLast of x. Returns which channel comes first among them, counted as in Channels.
-template <int kKept, int kLast, class Join>
-__device__ __forceinline__ int pool_lanes(float (&x)[16], const Join& join) {
+template <int kKept, int kLast>
+__device__ __forceinline__ int pool_lanes(float (&x)[16], const Pool& pool) {
   constexpr int kDistance = 2 * kKept;
   const bool upper = (threadIdx.x & kDistance) != 0;
 #pragma unroll
   for (int i = 0; i < kKept; ++i) {
     const float low = x[i], high = x[kKept + i];
-    x[i] = join(upper ? high : low, __shfl_xor_sync(0xffffffffu, upper ? low : high, kDistance));
+    x[i] = pool.join(upper ? high : low, __shfl_xor_sync(0xffffffffu, upper ? low : high, kDistance));
   }
   const int first = upper ? kKept : 0;
-  if constexpr (kKept > kLast) return first + pool_lanes<kKept / 2, kLast>(x, join);
+  if constexpr (kKept > kLast) return first + pool_lanes<kKept / 2, kLast>(x, pool);
   return first;
 }
 
-/// Pools x over the lanes of a channel and writes the result to out [kDim].
-template <int kDim, class Join>
-__device__ __forceinline__ void write_pool(float (&x)[16], float scale, float* out, const Join& join) {
+/// Pools of one head, [place in the set][warp][channel].
+template <int kDim>
+using Partial = float[3][kWarps][kDim];
+
+/// This warp's pool of one head.
+template <int kDim>
+__device__ __forceinline__ void pool_warp(const Channels (&x)[Layout<kDim>::kTokens],
+                                          const bool (&valid)[Layout<kDim>::kTokens], const Pool& pool,
+                                          float (&partial)[kWarps][kDim]) {
   constexpr int kLast = Layout<kDim>::kKept;
-  const int first = pool_lanes<8, kLast>(x, join);
-  out += (first < 8 ? 0 : kDim / 2) + threadIdx.x % Layout<kDim>::kOctets * 8 + first % 8;
+  float pooled[16];
 #pragma unroll
-  for (int i = 0; i < kLast; ++i) out[i] = x[i] * scale;
+  for (int i = 0; i < 16; ++i) {
+    pooled[i] = valid[0] ? x[0].value[i] * pool.sign : pool.neutral();
+    if constexpr (Layout<kDim>::kTokens == 2)
+      pooled[i] = pool.join(pooled[i], valid[1] ? x[1].value[i] * pool.sign : pool.neutral());
+  }
+  const int first = pool_lanes<8, kLast>(pooled, pool);
+  float* out = &partial[threadIdx.x / 32]
+                       [(first < 8 ? 0 : kDim / 2) + threadIdx.x % Layout<kDim>::kOctets * 8 + first % 8];
+#pragma unroll
+  for (int i = 0; i < kLast; ++i) out[i] = pooled[i];
+}
+
+/// Joins the warps' pools of a channel, in their order.
+template <int kDim>
+__device__ __forceinline__ float join_warps(const float (&partial)[kWarps][kDim], const Pool& pool,
+                                            int channel, int tokens) {
+  float value = partial[0][channel];
+#pragma unroll
+  for (int warp = 1; warp < kWarps; ++warp) value = pool.join(value, partial[warp][channel]);
+  return pool.is_sum ? value * (1.0f / static_cast<float>(tokens)) : value * pool.sign;
 }
 
 /// Where a head's result goes: queries to q, keys and values to the cache.
@@ -148,92 +185,86 @@ __device__ __forceinline__ T* destination(const Params& p, int head, std::int64_
          kv_head * p.cache.head_stride + slot * p.cache.token_stride;
 }
 
-/// One head of one block of tokens by one warp. kExtremes: room for maxima and minima.
-template <class T, int kDim, bool kExtremes>
-__device__ __forceinline__ void rope_head(const RopePoolParams& p, std::int64_t block, int head, int heads,
-                                          const float* norm, unsigned pools, float* out) {
+template <class T, int kDim, bool kNorm>
+__global__ void __launch_bounds__(kThreads, 2) rope_pool_kernel(RopePoolParams p, int heads_per_cta) {
   using L = Layout<kDim>;
-  const int lane = threadIdx.x % 32, octet = lane % L::kOctets;
+  __shared__ Partial<kDim> partial[2];
+  const std::int64_t block = blockIdx.y;
+  const int all_heads = p.num_heads + 2 * p.num_kv_heads;
+  const int first_head = static_cast<int>(blockIdx.x) * heads_per_cta;
+  const int last_head = min(first_head + heads_per_cta, all_heads);
+  const int octet = threadIdx.x % L::kOctets;
+  const int slot = threadIdx.x / L::kOctets;
   const int tokens = static_cast<int>(min(std::int64_t{kBlock}, p.num_tokens - block * kBlock));
   const std::int64_t page = p.cache.page_table[p.first_position / kBlock + block];
-  float most[16], least[16], sum[16];
+
+  bool valid[L::kTokens];
+  float cos[L::kTokens][8], sin[L::kTokens][8];
+  const T* source[L::kTokens];
 #pragma unroll
-  for (int i = 0; i < 16; ++i) most[i] = -INFINITY, least[i] = INFINITY, sum[i] = 0;
-#pragma unroll
-  for (int step = 0; step < L::kSteps; ++step) {
-    const int in_block = step * L::kTokens + lane / L::kOctets;
-    const bool valid = in_block < tokens;
-    const std::int64_t token = block * kBlock + (valid ? in_block : 0);
-    const Raw raw =
-        load_raw<T, kDim>(static_cast<const T*>(p.qkv) + token * p.qkv_stride + head * kDim, octet);
+  for (int t = 0; t < L::kTokens; ++t) {
+    const int in_block = slot + t * L::kSlots;
+    valid[t] = in_block < tokens;
+    const std::int64_t token = block * kBlock + (valid[t] ? in_block : 0);
+    source[t] = static_cast<const T*>(p.qkv) + token * p.qkv_stride;
     const std::int64_t row = (p.first_position + token) * (kDim / 2) + octet * 8;
-    float cos[8], sin[8];
-    load_floats(cos, p.cos + row);
-    load_floats(sin, p.sin + row);
-    Channels x;
-    widen<T>(raw.low, x.value);
-    widen<T>(raw.high, x.value + 8);
-    if (norm != nullptr) normalise<kDim>(x, norm, p.norm_eps, octet);
+    load_floats(cos[t], p.cos + row);
+    load_floats(sin[t], p.sin + row);
+  }
+
+  Raw next[L::kTokens];
 #pragma unroll
-    for (int i = 0; i < 16; ++i) {
-      if (kExtremes) most[i] = valid ? fmaxf(most[i], x.value[i]) : most[i];
-      if (kExtremes) least[i] = valid ? fminf(least[i], x.value[i]) : least[i];
-      sum[i] += valid ? x.value[i] : 0;
+  for (int t = 0; t < L::kTokens; ++t) next[t] = load_raw<T, kDim>(source[t] + first_head * kDim, octet);
+  for (int head = first_head; head < last_head; ++head) {
+    Raw raw[L::kTokens];
+#pragma unroll
+    for (int t = 0; t < L::kTokens; ++t) {
+      raw[t] = next[t];
+      if (head + 1 < last_head) next[t] = load_raw<T, kDim>(source[t] + (head + 1) * kDim, octet);
     }
-    if (valid)
-      store_raw<T, kDim>(destination<T>(p, head, token, page, in_block), octet, rotate<T>(x, cos, sin));
-  }
-  if (pools == 0) return;
-  out += (block * heads + head) * (__popc(pools) * kDim);
-  if (kExtremes && (pools & kPoolMax) != 0) {
-    write_pool<kDim>(most, 1, out, [](float a, float b) { return fmaxf(a, b); });
-    out += kDim;
-  }
-  if (kExtremes && (pools & kPoolMin) != 0) {
-    write_pool<kDim>(least, 1, out, [](float a, float b) { return fminf(a, b); });
-    out += kDim;
-  }
-  if ((pools & kPoolAvg) != 0)
-    write_pool<kDim>(sum, 1.0f / static_cast<float>(tokens), out, [](float a, float b) { return a + b; });
-}
-
-/// Values of one head and block of tokens to the cache, by one warp.
-template <class T, int kDim>
-__device__ __forceinline__ void copy_values(const RopePoolParams& p, std::int64_t block, int head) {
-  using L = Layout<kDim>;
-  const int lane = threadIdx.x % 32, octet = lane % L::kOctets;
-  const std::int64_t page = p.cache.page_table[p.first_position / kBlock + block];
-#pragma unroll 8
-  for (int step = 0; step < L::kSteps; ++step) {
-    const int in_block = step * L::kTokens + lane / L::kOctets;
-    const std::int64_t token = block * kBlock + in_block;
-    if (token >= p.num_tokens) continue;
-    const T* source = static_cast<const T*>(p.qkv) + token * p.qkv_stride + head * kDim;
-    store_raw<T, kDim>(destination<T>(p, head, token, page, in_block), octet,
-                       load_raw<T, kDim>(source, octet));
-  }
-}
-
-template <class T, int kDim>
-__global__ void __launch_bounds__(kThreads, 2) rope_pool_kernel(RopePoolParams p) {
-  const int head = static_cast<int>(blockIdx.x) * kWarps + threadIdx.x / 32;
-  const std::int64_t block = blockIdx.y;
-  if (head >= p.num_heads + 2 * p.num_kv_heads) return;
-  if (head >= p.num_heads + p.num_kv_heads) {
-    copy_values<T, kDim>(p, block, head);
-    return;
-  }
-  const bool is_query = head < p.num_heads;
-  const float* norm = is_query ? p.q_norm : p.k_norm;
-  float* const pooled = is_query ? p.q_pooled : p.k_pooled;
-  const unsigned pools = pooled == nullptr ? 0 : is_query ? p.q_pools : p.k_pools;
-  // Pooled keys lie by key head.
-  float* const out = is_query || pooled == nullptr ? pooled : pooled - p.num_heads * (__popc(pools) * kDim);
-  const int heads = is_query ? p.num_heads : p.num_kv_heads;
-  if ((pools & (kPoolMax | kPoolMin)) != 0) {
-    rope_head<T, kDim, true>(p, block, head, heads, norm, pools, out);
-  } else {
-    rope_head<T, kDim, false>(p, block, head, heads, norm, pools, out);
+    const bool is_query = head < p.num_heads;
+    const bool is_value = head >= p.num_heads + p.num_kv_heads;
+    Channels x[L::kTokens];
+    if (!is_value) {
+      const float* norm = is_query ? p.q_norm : p.k_norm;
+#pragma unroll
+      for (int t = 0; t < L::kTokens; ++t) {
+        widen<T>(raw[t].low, x[t].value);
+        widen<T>(raw[t].high, x[t].value + 8);
+        if (kNorm && norm != nullptr) normalise<kDim>(x[t], norm, p.norm_eps, octet);
+        raw[t] = rotate<T>(x[t], cos[t], sin[t]);
+      }
+    }
+#pragma unroll
+    for (int t = 0; t < L::kTokens; ++t) {
+      const int in_block = slot + t * L::kSlots;
+      if (valid[t]) {
+        store_raw<T, kDim>(destination<T>(p, head, block * kBlock + in_block, page, in_block), octet, raw[t]);
+      }
+    }
+    float* out = is_query ? p.q_pooled : p.k_pooled;
+    if (is_value || out == nullptr) continue;
+    const unsigned pools = is_query ? p.q_pools : p.k_pools;
+    const std::int64_t row =
+        is_query ? block * p.num_heads + head : block * p.num_kv_heads + head - p.num_heads;
+    out += row * (__popc(pools) * kDim);
+    Partial<kDim>& joint = partial[head % 2];
+    int places = 0;
+#pragma unroll 1
+    for (int bit = 0; bit < 3; ++bit)
+      if ((pools >> bit & 1) != 0) pool_warp<kDim>(x, valid, Pool(bit), joint[places++]);
+    // One barrier a head: the other buffer's readers have passed it before anyone writes there again.
+    __syncthreads();
+    places = 0;
+#pragma unroll 1
+    for (int bit = 0; bit < 3; ++bit) {
+      if ((pools >> bit & 1) == 0) continue;
+      // Neighbouring pools are joined by different threads.
+      const int channel = (threadIdx.x + places * kDim) % kThreads;
+      if (channel < kDim)
+        out[places * kDim + channel] = join_warps<kDim>(joint[places], Pool(bit), channel, tokens);
+      ++places;
+    }
   }
 }
 
@@ -303,10 +334,14 @@ void launch_rope_table(const double* inv_freq, int dim, double attention_factor,
 
 void launch_rope_pool(const RopePoolParams& p, CUstream_st* stream) {
   const int all_heads = p.num_heads + 2 * p.num_kv_heads;
-  const dim3 grid((all_heads + kWarps - 1) / kWarps,
+  constexpr int kHeadsPerCta = 6;
+  const dim3 grid((all_heads + kHeadsPerCta - 1) / kHeadsPerCta,
                   static_cast<unsigned>((p.num_tokens + kBlock - 1) / kBlock));
+  const bool norm = p.q_norm != nullptr || p.k_norm != nullptr;
   dispatch(p, [&](auto type, auto dim) {
-    rope_pool_kernel<decltype(type), decltype(dim)::value><<<grid, kThreads, 0, stream>>>(p);
+    const auto kernel = norm ? rope_pool_kernel<decltype(type), decltype(dim)::value, true>
+                             : rope_pool_kernel<decltype(type), decltype(dim)::value, false>;
+    kernel<<<grid, kThreads, 0, stream>>>(p, kHeadsPerCta);
   });
   check(cudaGetLastError(), "rope_pool");
 }

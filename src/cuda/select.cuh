@@ -62,10 +62,21 @@ __device__ __forceinline__ float warp_max(float value) {
   return value;
 }
 
+inline constexpr float kLog2E = 1.44269504088896340736f;
+
+/// What turns a row's scores into probabilities: exp2(score * kLog2E - most) * share.
+struct Softmax {
+  float most;
+  float share;
+
+  __device__ float operator()(float score) const {
+    return ptx::exp2_approx(fmaf(score, kLog2E, -most)) * share;
+  }
+};
+
 /// In place: softmax over the first `causal` blocks; the others become 0.
 template <int kChunks>
-__device__ __forceinline__ void softmax_row(float (&x)[kChunks], int causal) {
-  constexpr float kLog2E = 1.44269504088896340736f;
+__device__ __forceinline__ Softmax softmax_row(float (&x)[kChunks], int causal) {
   float most = -INFINITY;
   for_chunks<kChunks>(causal, [&](int c) { most = fmaxf(most, x[c]); });
   most = warp_max(most) * kLog2E;
@@ -76,6 +87,7 @@ __device__ __forceinline__ void softmax_row(float (&x)[kChunks], int causal) {
   });
   const float share = 1.0f / warp_sum(sum);
   for_chunks<kChunks>(causal, [&](int c) { x[c] *= share; });
+  return {most, share};
 }
 
 /// Blocks above `value` are kept, and of those equal to it the last `ties`.
@@ -118,19 +130,17 @@ __device__ __forceinline__ void add_mass(double& sum, float x) {
       : "f"(x));
 }
 
-template <bool kMass, class Mass, int kChunks>
+template <class Mass, int kChunks>
 __device__ __forceinline__ Level<Mass> above(const float (&x)[kChunks], int causal, float at) {
   int count = 0;
   Mass mass = 0;
   for_chunks<kChunks>(causal, [&](int c) {
     if (x[c] > at) {
       ++count;
-      if constexpr (kMass) add_mass(mass, x[c]);
+      add_mass(mass, x[c]);
     }
   });
-  count = __reduce_add_sync(kAllLanes, count);
-  if constexpr (kMass) mass = warp_sum(mass);
-  return {at, count, mass};
+  return {at, __reduce_add_sync(kAllLanes, count), warp_sum(mass)};
 }
 
 /// Sorts one value a lane, the largest first.
@@ -158,59 +168,65 @@ __device__ __forceinline__ Mass sum_before(Mass x, int lane) {
   return lane == 0 ? 0 : previous;
 }
 
-/// The cut of kNzRatio (kMass false), kTopP or kResidual. scratch: 32 floats of this warp.
-template <bool kMass, class Mass, int kChunks>
+/// The cut of kNzRatio, kTopP or kResidual. value_of(block) is what x holds of a block, from memory; scratch:
+/// 32 floats of this warp. A kernel that starts waits for its instructions, so passes over registers, which
+/// cannot be loops, are few.
+template <class Mass, int kChunks, class ValueOf>
 __device__ __forceinline__ Cut find_cut(const float (&x)[kChunks], int causal, const RowRule& rule,
-                                        float* scratch, int lane) {
+                                        const ValueOf& value_of, float* scratch, int lane) {
+  const auto value = static_cast<Mass>(rule.value);
   // Whether a block of this score, with these before it, is still wanted.
   const auto wants = [&](float score, int count, Mass mass) {
-    if constexpr (!kMass) return count < rule.k;
-    return rule.rule == SelectRule::kTopP ? mass < static_cast<Mass>(rule.value)
-                                          : score * (1 - mass) > static_cast<Mass>(rule.value);
+    return rule.rule == SelectRule::kNzRatio ? count < rule.k
+           : rule.rule == SelectRule::kTopP  ? mass < value
+                                             : score * (1 - mass) > value;
   };
   float least = INFINITY, most = -INFINITY;
   for_chunks<kChunks>(causal, [&](int c) {
     most = fmaxf(most, x[c]);
-    least = c * 32 + lane < causal ? fminf(least, x[c]) : least;
+    least = fminf(least, c * 32 + lane < causal ? x[c] : INFINITY);
   });
   // Blocks above top.at are kept, those up to `low` are not.
   Level<Mass> top = {warp_max(most), 0, 0};
   float low = before(-warp_max(-least));
   int low_count = causal;
-  if (rule.rule == SelectRule::kResidual) {
-    low = fmaxf(low, __double2float_rd(rule.value));
-    low_count = above<false, Mass>(x, causal, low).count;
-  }
+  // Only blocks above the value can be worth it by kResidual.
+  bool starts_at_value = rule.rule == SelectRule::kResidual;
+#pragma unroll 1
   while (low_count - top.count > 32) {
-    const float at = middle(low, top.at);
-    if (!(at > low && at < top.at)) {
+    float at = middle(low, top.at);
+    if (starts_at_value) at = fmaxf(low, __double2float_rd(rule.value));
+    if (!starts_at_value && !(at > low && at < top.at)) {
       // Neighbours: everything that is left has the score top.at.
       Cut cut = {top.at, 0, low_count - top.count};
+#pragma unroll 1
       for (; cut.ties < cut.equal && wants(top.at, top.count + cut.ties, top.mass); ++cut.ties)
         add_mass(top.mass, top.at);
       return cut;
     }
-    const Level<Mass> level = above<kMass, Mass>(x, causal, at);
-    if (!kMass && level.count == rule.k) return {at, 0, 0};
-    if (wants(at, level.count, level.mass)) {
+    const Level<Mass> level = above<Mass>(x, causal, at);
+    if (rule.rule == SelectRule::kNzRatio && level.count == rule.k) return {at, 0, 0};
+    if (!starts_at_value && wants(at, level.count, level.mass)) {
       top = level;
     } else {
       low = at;
       low_count = level.count;
     }
+    starts_at_value = false;
   }
   int left = 0;
-  for_chunks<kChunks>(causal, [&](int c) {
-    const bool is_left = x[c] > low && x[c] <= top.at && c * 32 + lane < causal;
+#pragma unroll 1
+  for (int block = lane; block - lane < causal; block += 32) {
+    const float score = block < causal ? value_of(block) : -INFINITY;
+    const bool is_left = score > low && score <= top.at;
     const unsigned lanes = __ballot_sync(kAllLanes, is_left);
-    if (is_left) scratch[left + __popc(lanes & ((1u << lane) - 1))] = x[c];
+    if (is_left) scratch[left + __popc(lanes & ((1u << lane) - 1))] = score;
     left += __popc(lanes);
-  });
+  }
   __syncwarp();
   const float score = sort_lanes(lane < left ? scratch[lane] : -INFINITY, lane);
   __syncwarp();
-  Mass mass = 0;
-  if constexpr (kMass) mass = top.mass + sum_before(lane < left ? static_cast<Mass>(score) : Mass{0}, lane);
+  const Mass mass = top.mass + sum_before(lane < left ? static_cast<Mass>(score) : Mass{0}, lane);
   const unsigned wanted = __ballot_sync(kAllLanes, lane < left && wants(score, top.count + lane, mass));
   const int kept = wanted == kAllLanes ? 32 : __ffs(~wanted) - 1;
   if (kept == 0) return {top.at, 0, 0};
@@ -220,30 +236,25 @@ __device__ __forceinline__ Cut find_cut(const float (&x)[kChunks], int causal, c
 }
 
 /// Bits of the key blocks [32 * word, 32 * word + 32) that lie in [begin, end).
-__device__ __forceinline__ std::uint32_t range_bits(std::int64_t word, std::int64_t begin, std::int64_t end) {
-  const auto below = [word](std::int64_t limit) {
-    const std::int64_t bits = limit - word * 32;
+__device__ __forceinline__ std::uint32_t range_bits(int word, int begin, int end) {
+  const auto below = [word](int limit) {
+    const int bits = limit - word * 32;
     return bits >= 32 ? ~0u : bits <= 0 ? 0u : (1u << bits) - 1;
   };
   return below(end) & ~below(begin);
 }
 
 /// Writes the row's mask by the rule on its scores (kNzRatio: any, otherwise probabilities): `words` words of
-/// 32 bits. Returns the number of blocks kept. Mass: the type in which probabilities are summed. scratch: 32
-/// floats of this warp.
-template <class Mass, int kChunks>
+/// 32 bits. Returns the number of blocks kept. Mass: the type in which probabilities are summed. value_of,
+/// scratch: as find_cut's.
+template <class Mass, int kChunks, class ValueOf>
 __device__ __forceinline__ int select_row(const float (&x)[kChunks], int causal, const RowRule& rule,
-                                          float* scratch, std::uint32_t* mask, int words, int lane) {
+                                          const ValueOf& value_of, float* scratch, std::uint32_t* mask,
+                                          int words, int lane) {
   constexpr int kHeld = (kChunks + 31) / 32;  // words of a lane: lane, lane + 32, ...
   std::uint32_t held[kHeld] = {};
-  Cut cut = {0, 0, 0};
-  if (rule.rule == SelectRule::kThreshold) {
-    cut.value = __double2float_rd(rule.value);  // x > value exactly where x > cut.value
-  } else if (rule.rule == SelectRule::kNzRatio) {
-    cut = find_cut<false, Mass>(x, causal, rule, scratch, lane);
-  } else {
-    cut = find_cut<true, Mass>(x, causal, rule, scratch, lane);
-  }
+  Cut cut = {__double2float_rd(rule.value), 0, 0};  // kThreshold: x > value exactly where x > cut.value
+  if (rule.rule != SelectRule::kThreshold) cut = find_cut<Mass>(x, causal, rule, value_of, scratch, lane);
   const bool all_equal = cut.ties > 0 && cut.ties == cut.equal;
   const float least = all_equal ? before(cut.value) : cut.value;
   for_chunks<kChunks>(causal, [&](int c) {
@@ -252,13 +263,16 @@ __device__ __forceinline__ int select_row(const float (&x)[kChunks], int causal,
   });
   if (cut.ties > 0 && !all_equal) {
     int left = cut.ties;
-#pragma unroll
-    for (int c = kChunks - 1; c >= 0; --c) {
-      if (c * 32 >= causal || left == 0) continue;
-      std::uint32_t bits = __ballot_sync(kAllLanes, x[c] == cut.value) & range_bits(c, 0, causal);
+#pragma unroll 1
+    for (int c = (causal - 1) / 32; left > 0; --c) {
+      const int block = c * 32 + lane;
+      std::uint32_t bits = __ballot_sync(kAllLanes, block < causal && value_of(block) == cut.value);
+#pragma unroll 1
       while (__popc(bits) > left) bits &= bits - 1;
       left -= __popc(bits);
-      if (lane == c % 32) held[c / 32] |= bits;
+#pragma unroll
+      for (int i = 0; i < kHeld; ++i)
+        if (c == i * 32 + lane) held[i] |= bits;
     }
   }
   int count = 0;
@@ -275,14 +289,16 @@ __device__ __forceinline__ int select_row(const float (&x)[kChunks], int causal,
     if (count == 0 && word == diagonal / 32) held[i] = 1u << (diagonal % 32);
     if (word < words) mask[word] = held[i];
   }
+#pragma unroll 1
   for (int word = kHeld * 32 + lane; word < words; word += 32) mask[word] = 0;
   return max(count, 1);
 }
 
 /// Writes a row's mask of the key blocks [begin, end) and, if `sink`, the first one. Returns their number.
-__device__ __forceinline__ int fill_row(std::int64_t begin, std::int64_t end, bool sink, std::uint32_t* mask,
-                                        int words, int lane) {
+__device__ __forceinline__ int fill_row(int begin, int end, bool sink, std::uint32_t* mask, int words,
+                                        int lane) {
   int count = 0;
+#pragma unroll 1
   for (int word = lane; word < words; word += 32) {
     const std::uint32_t bits = range_bits(word, begin, end) | (sink && word == 0 ? 1u : 0u);
     mask[word] = bits;
