@@ -27,7 +27,7 @@ template <class Score, int kTiles, int kChunks, int kDim>
 struct GateSelect {
   // Short rows: small CTAs that fill each other's pauses. Long ones: one CTA's scores fill a multiprocessor.
   static constexpr int kThreads = kTiles == 2 ? 512 : 256;
-  static constexpr int kCtas = kChunks == 16 ? 3 : 1;
+  static constexpr int kCtas = kChunks > 16 ? 1 : kDim == 128 ? 3 : 2;  // a multiprocessor
   static constexpr int kWarps = kThreads / 32;
   static constexpr int kRows = 16 * kTiles;
   static constexpr int kColumns = 8;  // key blocks of a product
