@@ -48,7 +48,8 @@ void add_bench_attention(CLI::App& bench) {
       .add_option(
           "--masks", flags->masks,
           "Selected blocks: random, or local (the first block and a band); on the GPU several of these, "
-          "group_random, uneven, dense_head and saved:PATH")
+          "group_random, uneven, dense_head, saved:PATH and gate (a gate's own on random data, its time "
+          "included)")
       ->delimiter(',')
       ->capture_default_str();
   command.add_option("--repeats", flags->repeats,

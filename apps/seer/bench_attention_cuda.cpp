@@ -64,6 +64,7 @@ nlohmann::ordered_json record_of(const cuda::AttentionTiming& timing, const Atte
                                    {"roof_gbps", roof.gbps}};
   if (timing.max_error) record["max_error"] = *timing.max_error;
   if (timing.rounding_error) record["rounding_error"] = *timing.rounding_error;
+  if (timing.gate_ms) record["gate_ms"] = *timing.gate_ms;
   if (timing.same_bits) {
     record["same_bits_runs"] = flags.same_bits;
     record["same_bits"] = *timing.same_bits;

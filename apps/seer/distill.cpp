@@ -102,5 +102,6 @@ void add_distill(CLI::App& parent) {
   command.add_option("--format", flags->format, "safetensors | pth")->capture_default_str();
   add_seed_flag(command, options.seed);
   add_execution_flags(command, flags->model);
+  add_context_flag(command, flags->model);
   command.callback([flags] { distill_command(*flags); });
 }

@@ -25,7 +25,7 @@ double copy_bytes_per_second();
 struct AttentionBenchOptions {
   std::vector<std::int64_t> lengths;  // tokens
   std::vector<double> densities;      // 1: dense, which every length is timed at first anyway
-  std::vector<std::string> masks;     // prefill; see masks.h
+  std::vector<std::string> masks;     // prefill; see masks.h, and kGateMask
   std::vector<int> batches;           // decode
   int heads = 32;
   int kv_heads = 8;
@@ -39,6 +39,9 @@ struct AttentionBenchOptions {
   bool separate = false;  // prefill: no sharing of keys between tiles, also where it is possible
   bool check = false;     // compare with float64
 };
+
+/// Prefill: top-k masks of a gate on random data, its time included.
+inline constexpr const char* kGateMask = "gate";
 
 /// One timed case.
 struct AttentionTiming {
@@ -63,6 +66,9 @@ struct AttentionTiming {
   /// all rows' sums to 1, and what rounding may make of it.
   std::optional<double> max_error, rounding_error;
   std::optional<bool> same_bits;
+  /// Mask kGateMask: the part of ms that pooling, the gate and the selection add to attention; ms is then
+  /// that of everything from RoPE on, less RoPE alone.
+  std::optional<double> gate_ms;
 };
 
 /// Called after every case.

@@ -116,10 +116,10 @@ void bench_gate(const GateBenchOptions& options, const std::function<void(const 
     time({.step = "rope q"}, pipeline.rope_q_bytes(), 0, [&](Stream s) { pipeline.rope_q(s); });
     const double gate_bytes =
         pipeline.pool_bytes() + pipeline.project_bytes() + pipeline.rope_q_bytes() + pipeline.select_bytes();
-    constexpr std::pair<SelectRule, const char*> kRules[] = {{SelectRule::kThreshold, "threshold"},
+    constexpr std::pair<SelectRule, const char*> kRules[] = {{SelectRule::kNzRatio, "nz_ratio"},
+                                                             {SelectRule::kThreshold, "threshold"},
                                                              {SelectRule::kResidual, "residual"},
-                                                             {SelectRule::kTopP, "top_p"},
-                                                             {SelectRule::kNzRatio, "nz_ratio"}};
+                                                             {SelectRule::kTopP, "top_p"}};
     for (const auto& [rule, name] : kRules) {
       for (const double density : options.densities) {
         const SelectParams params = pipeline.params_for(rule, density);

@@ -6,6 +6,7 @@
 #include "core/check.h"
 #include "cuda/device_array.h"
 #include "device_fill.h"
+#include "gate_pipeline.h"
 #include "masks.h"
 #include "measure.h"
 #include "ops/block_mask.h"
@@ -66,17 +67,57 @@ class Problem {
       check_output(p_, std::max<std::int64_t>(1, p_.total_q / 24) | 1, out_, timing);
     }
     time_runs(options_.repeats, run, timing);
-    const double n = static_cast<double>(p_.max_rows);
-    const double blocks = timing.density * options_.heads * n * (n + 1) / 2;
-    const double flop = 4.0 * kBlockSize * kBlockSize * options_.head_dim * blocks;
-    const auto bytes = static_cast<double>(q_.bytes() + k_.bytes() + v_.bytes() + out_.bytes());
-    rate(roof_, flop, bytes + static_cast<double>(words.bytes()), dense_ms_, timing);
+    rate_case(timing);
     if (mask == nullptr) dense_ms_ = timing.ms;
     if (same_bits_runs > 0) timing.same_bits = same_bits(same_bits_runs, out_, run);
     return timing;
   }
 
+  /// Times attention with the blocks that a gate selects, the gate included.
+  AttentionTiming time_gate(double density) {
+    SEER_CHECK(options_.dtype == DType::kBF16, "--masks {}: expected --dtype bfloat16, found {}", kGateMask,
+               name_of(options_.dtype));
+    GatePipeline gate({p_.total_q, options_.heads, options_.kv_heads, options_.head_dim});
+    const SelectParams select = gate.params_for(SelectRule::kNzRatio, density);
+    p_.mask = gate.mask();
+    p_.mask_heads = options_.heads;
+    AttentionTiming timing{.op = "prefill", .length = p_.total_q, .mask = kGateMask};
+    timing.density = gate.density(select);
+    const auto run = [&] { attention_prefill(p_, nullptr); };
+    if (options_.check) {
+      out_.fill_bytes(0xff);
+      run();
+      check_output(p_, std::max<std::int64_t>(1, p_.total_q / 24) | 1, out_, timing);
+    }
+    AttentionTiming rope, attention;
+    time_runs(
+        options_.repeats, [&] { gate.rope(nullptr); }, rope);
+    time_runs(options_.repeats, run, attention);
+    time_runs(
+        options_.repeats,
+        [&] {
+          gate.all(select, nullptr);
+          run();
+        },
+        timing);
+    timing.ms -= rope.ms;
+    timing.ms_least -= rope.ms;
+    timing.ms_most -= rope.ms;
+    timing.gate_ms = timing.ms - attention.ms;
+    rate_case(timing);
+    return timing;
+  }
+
  private:
+  void rate_case(AttentionTiming& timing) const {
+    const double n = static_cast<double>(p_.max_rows);
+    const double blocks = timing.density * options_.heads * n * (n + 1) / 2;
+    const double flop = 4.0 * kBlockSize * kBlockSize * options_.head_dim * blocks;
+    const auto bytes = static_cast<double>(q_.bytes() + k_.bytes() + v_.bytes() + out_.bytes());
+    const auto mask_bytes = static_cast<double>(p_.mask_heads * p_.max_rows * p_.mask_words * 8);
+    rate(roof_, flop, bytes + mask_bytes, dense_ms_, timing);
+  }
+
   const AttentionBenchOptions& options_;
   const DeviceRoof& roof_;
   DeviceArray<std::uint16_t> q_, k_, v_, out_;
@@ -88,16 +129,19 @@ class Problem {
 }  // namespace
 
 void bench_attention_prefill(const AttentionBenchOptions& options, const AttentionReport& report) {
-  for (const std::string& kind : options.masks) check_mask_kind(kind);
+  for (const std::string& kind : options.masks)
+    if (kind != kGateMask) check_mask_kind(kind);
   const DeviceRoof roof = device_roof();
   const bool dense_wanted =
       std::find(options.densities.begin(), options.densities.end(), 1.0) != options.densities.end();
   for (const std::int64_t length : options.lengths) {
     Problem problem(options, roof, length);
-    const auto time = [&](const std::string& kind, const BenchMask* mask, int same_bits_runs) {
-      const AttentionTiming timing = problem.time(kind, mask, same_bits_runs);
+    const auto finish = [&](const AttentionTiming& timing) {
       report(timing);
       require_right(timing);
+    };
+    const auto time = [&](const std::string& kind, const BenchMask* mask, int same_bits_runs) {
+      finish(problem.time(kind, mask, same_bits_runs));
     };
     time("dense", nullptr, dense_wanted ? options.same_bits : 0);
     for (const std::string& kind : options.masks) {
@@ -109,8 +153,14 @@ void bench_attention_prefill(const AttentionBenchOptions& options, const Attenti
         time_mask(1);
         continue;
       }
-      for (const double density : options.densities)
-        if (density < 1) time_mask(density);
+      for (const double density : options.densities) {
+        if (density >= 1) continue;
+        if (kind == kGateMask) {
+          finish(problem.time_gate(density));
+        } else {
+          time_mask(density);
+        }
+      }
     }
   }
 }

@@ -21,11 +21,13 @@
 
 namespace seer::cuda {
 
-/// kScore: type of the scores in shared memory. kTiles: tiles of 16 rows. kChunks: words of a row. kDim:
+/// Score: type of the scores in shared memory. kTiles: tiles of 16 rows. kChunks: words of a row. kDim:
 /// channels, 0 for a number known at run time only.
 template <class Score, int kTiles, int kChunks, int kDim>
 struct GateSelect {
-  static constexpr int kThreads = 256;
+  // Short rows: small CTAs that fill each other's pauses. Long ones: one CTA's scores fill a multiprocessor.
+  static constexpr int kThreads = kTiles == 2 ? 512 : 256;
+  static constexpr int kCtas = kChunks > 16 ? 1 : kDim == 128 ? 3 : 2;  // a multiprocessor
   static constexpr int kWarps = kThreads / 32;
   static constexpr int kRows = 16 * kTiles;
   static constexpr int kColumns = 8;  // key blocks of a product
@@ -57,10 +59,12 @@ __device__ __forceinline__ void store_scores(__half* out, float a, float b) {
 }
 
 template <class Score, int kTiles, int kChunks, int kDim>
-__global__ void __launch_bounds__(256, kChunks <= 64 ? 2 : 1)
+__global__ void __launch_bounds__(GateSelect<Score, kTiles, kChunks, kDim>::kThreads,
+                                  GateSelect<Score, kTiles, kChunks, kDim>::kCtas)
     gate_select_kernel(GateSelectParams p, RowRule rule, int pitch) {
   using Config = GateSelect<Score, kTiles, kChunks, kDim>;
   extern __shared__ __align__(16) std::uint8_t memory[];
+  __shared__ float scratch[Config::kWarps][32];
   Score* const scores = reinterpret_cast<Score*>(memory);  // [kRows, pitch]
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int group = lane / 4;  // a lane's row in a tile of queries, and its key block in a tile of keys
@@ -99,6 +103,7 @@ __global__ void __launch_bounds__(256, kChunks <= 64 ? 2 : 1)
     constexpr int kStep = Config::kWarps * Config::kColumns;
     RowFragment<kDim> next;
     next.load(key(warp * Config::kColumns + group), lane);
+#pragma unroll 1
     for (int column = warp * Config::kColumns; column < columns; column += kStep) {
       const RowFragment<kDim> keys = next;
       if (column + kStep < columns) next.load(key(column + kStep + group), lane);
@@ -139,6 +144,7 @@ __global__ void __launch_bounds__(256, kChunks <= 64 ? 2 : 1)
 
   const int words = static_cast<int>(2 * p.mask_words);
   unsigned long long selected = 0;
+#pragma unroll 1
   for (int row = warp; row < rows; row += Config::kWarps) {
     const std::int64_t block_row = p.first_row + tile_row + row;
     const int causal = static_cast<int>(block_row) + 1;
@@ -149,14 +155,20 @@ __global__ void __launch_bounds__(256, kChunks <= 64 ? 2 : 1)
       continue;
     }
     float x[kChunks];
-    const Score* const source = scores + row * pitch + lane;
+    const Score* const source = scores + row * pitch;
 #pragma unroll
     for (int c = 0; c < kChunks; ++c) x[c] = -INFINITY;
     for_chunks<kChunks>(causal, [&](int c) {
-      if (c * 32 + lane < causal) x[c] = static_cast<float>(source[c * 32]);
+      if (c * 32 + lane < causal) x[c] = static_cast<float>(source[c * 32 + lane]);
     });
-    if (rule.rule != SelectRule::kNzRatio) softmax_row(x, causal, lane);
-    selected += select_row<kChunks>(x, causal, rule, mask, words, lane);
+    const bool is_probability = rule.rule != SelectRule::kNzRatio;
+    Softmax softmax = {0, 1};
+    if (is_probability) softmax = softmax_row(x, causal);
+    const auto value_of = [&](int block) {
+      const float score = static_cast<float>(source[block]);
+      return is_probability ? softmax(score) : score;
+    };
+    selected += select_row<float>(x, causal, rule, value_of, scratch[warp], mask, words, lane);
   }
   if (p.selected_blocks != nullptr && lane == 0 && selected > 0)
     atomicAdd(reinterpret_cast<unsigned long long*>(p.selected_blocks), selected);
@@ -175,11 +187,11 @@ void launch_gate_select_case(const GateSelectParams& p, CUstream_st* stream) {
   check(cudaGetLastError(), "gate_select");
 }
 
-/// Float32 scores while two CTAs fit a multiprocessor, then half precision, then half as many rows.
+/// More rows a CTA read the keys less often; longer rows leave room for fewer, and for half precision only.
 template <int kDim>
 void launch_gate_select(const GateSelectParams& p, CUstream_st* stream) {
   const std::int64_t blocks = p.first_row + p.rows;
-  const auto launch = blocks <= 512    ? launch_gate_select_case<float, 2, 16, kDim>
+  const auto launch = blocks <= 512    ? launch_gate_select_case<float, 1, 16, kDim>
                       : blocks <= 1024 ? launch_gate_select_case<float, 2, 32, kDim>
                       : blocks <= 2048 ? launch_gate_select_case<__half, 2, 64, kDim>
                                        : launch_gate_select_case<__half, 1, 128, kDim>;

@@ -4,6 +4,7 @@
 // eight that RoPE pairs them with, for one or two of the tokens, and keeps their cosines and sines in
 // registers over the heads; the next head is on its way while this one is worked on. Pooled values meet
 // first in a warp, where each exchange halves the channels that a lane still keeps, then in shared memory.
+// The three pools share their code: a kernel that starts waits for its instructions too.
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
@@ -112,84 +113,65 @@ __device__ __forceinline__ void store_raw(T* head, int octet, const Raw& raw) {
   *reinterpret_cast<uint4*>(head + kDim / 2 + octet * 8) = raw.high;
 }
 
-enum Pool { kMax, kMin, kSum };
+/// How a pool joins values: sums, or maxima of the values times `sign` (-1 for minima).
+struct Pool {
+  bool is_sum;
+  float sign;
 
-template <Pool kPool>
-__device__ __forceinline__ float join(float a, float b) {
-  return kPool == kMax ? fmaxf(a, b) : kPool == kMin ? fminf(a, b) : a + b;
-}
+  /// Of a PoolSet's bit.
+  __device__ explicit Pool(int bit) : is_sum(1 << bit == kPoolAvg), sign(1 << bit == kPoolMin ? -1 : 1) {}
+  __device__ float neutral() const { return is_sum ? 0 : -INFINITY; }
+  __device__ float join(float a, float b) const { return is_sum ? a + b : fmaxf(a, b); }
+};
 
-/// Pools x over the token lanes of a warp. Each exchange halves what a lane keeps: in the end kKept values of
-/// the channels from first_kept() on, at the front of x.
-template <Pool kPool, int kDim>
-__device__ __forceinline__ void pool_lanes(float (&x)[16], int lane) {
-  int step = 16;
+/// Pools x over the lanes of a channel by exchanges with ever closer lanes, each halving what a lane keeps:
+/// in the end the first kLast of x. Returns which channel comes first among them, counted as in Channels.
+template <int kKept, int kLast>
+__device__ __forceinline__ int pool_lanes(float (&x)[16], const Pool& pool) {
+  constexpr int kDistance = 2 * kKept;
+  const bool upper = (threadIdx.x & kDistance) != 0;
 #pragma unroll
-  for (int kept = 8; kept >= Layout<kDim>::kKept; kept /= 2, step /= 2) {
-    const bool upper = (lane & step) != 0;
-#pragma unroll
-    for (int i = 0; i < kept; ++i) {
-      const float sent = upper ? x[i] : x[kept + i];
-      const float own = upper ? x[kept + i] : x[i];
-      x[i] = join<kPool>(own, __shfl_xor_sync(0xffffffffu, sent, step));
-    }
+  for (int i = 0; i < kKept; ++i) {
+    const float low = x[i], high = x[kKept + i];
+    x[i] = pool.join(upper ? high : low, __shfl_xor_sync(0xffffffffu, upper ? low : high, kDistance));
   }
-}
-
-template <int kDim>
-__device__ __forceinline__ int first_kept(int lane) {
-  int first = 0;
-  int step = 16;
-#pragma unroll
-  for (int kept = 8; kept >= Layout<kDim>::kKept; kept /= 2, step /= 2)
-    first += (lane & step) != 0 ? kept : 0;
+  const int first = upper ? kKept : 0;
+  if constexpr (kKept > kLast) return first + pool_lanes<kKept / 2, kLast>(x, pool);
   return first;
 }
 
-/// Pools of one head and each warp's tokens, [pool][warp][channel].
+/// Pools of one head, [place in the set][warp][channel].
 template <int kDim>
 using Partial = float[3][kWarps][kDim];
 
-template <Pool kPool, int kDim>
+/// This warp's pool of one head.
+template <int kDim>
 __device__ __forceinline__ void pool_warp(const Channels (&x)[Layout<kDim>::kTokens],
-                                          const bool (&valid)[Layout<kDim>::kTokens], int octet,
+                                          const bool (&valid)[Layout<kDim>::kTokens], const Pool& pool,
                                           float (&partial)[kWarps][kDim]) {
-  const int lane = threadIdx.x % 32;
-  const float neutral = kPool == kMax ? -INFINITY : kPool == kMin ? INFINITY : 0;
+  constexpr int kLast = Layout<kDim>::kKept;
   float pooled[16];
 #pragma unroll
   for (int i = 0; i < 16; ++i) {
-    pooled[i] = valid[0] ? x[0].value[i] : neutral;
-    if constexpr (Layout<kDim>::kTokens == 2) {
-      pooled[i] = join<kPool>(pooled[i], valid[1] ? x[1].value[i] : neutral);
-    }
+    pooled[i] = valid[0] ? x[0].value[i] * pool.sign : pool.neutral();
+    if constexpr (Layout<kDim>::kTokens == 2)
+      pooled[i] = pool.join(pooled[i], valid[1] ? x[1].value[i] * pool.sign : pool.neutral());
   }
-  pool_lanes<kPool, kDim>(pooled, lane);
-  const int first = first_kept<kDim>(lane);
-  float* out = &partial[threadIdx.x / 32][(first < 8 ? 0 : kDim / 2) + octet * 8 + first % 8];
+  const int first = pool_lanes<8, kLast>(pooled, pool);
+  float* out = &partial[threadIdx.x / 32]
+                       [(first < 8 ? 0 : kDim / 2) + threadIdx.x % Layout<kDim>::kOctets * 8 + first % 8];
 #pragma unroll
-  for (int i = 0; i < Layout<kDim>::kKept; ++i) out[i] = pooled[i];
+  for (int i = 0; i < kLast; ++i) out[i] = pooled[i];
 }
 
-/// Joins the warps' pools of one head, in their order, to out [pools * kDim].
+/// Joins the warps' pools of a channel, in their order.
 template <int kDim>
-__device__ __forceinline__ void write_pools(const Partial<kDim>& partial, unsigned pools, int tokens,
-                                            float* out) {
-  for (int i = threadIdx.x; i < __popc(pools) * kDim; i += kThreads) {
-    const int channel = i % kDim;
-    const int place = i / kDim;  // among the pools that are wanted
-    const Pool pool = place == 0 ? ((pools & kPoolMax) != 0   ? kMax
-                                    : (pools & kPoolMin) != 0 ? kMin
-                                                              : kSum)
-                      : place == 1 && (pools & kPoolMax) != 0 && (pools & kPoolMin) != 0 ? kMin
-                                                                                         : kSum;
-    float value = partial[pool][0][channel];
-    for (int warp = 1; warp < kWarps; ++warp) {
-      const float other = partial[pool][warp][channel];
-      value = pool == kMax ? fmaxf(value, other) : pool == kMin ? fminf(value, other) : value + other;
-    }
-    out[i] = pool == kSum ? value * (1.0f / static_cast<float>(tokens)) : value;
-  }
+__device__ __forceinline__ float join_warps(const float (&partial)[kWarps][kDim], const Pool& pool,
+                                            int channel, int tokens) {
+  float value = partial[0][channel];
+#pragma unroll
+  for (int warp = 1; warp < kWarps; ++warp) value = pool.join(value, partial[warp][channel]);
+  return pool.is_sum ? value * (1.0f / static_cast<float>(tokens)) : value * pool.sign;
 }
 
 /// Where a head's result goes: queries to q, keys and values to the cache.
@@ -203,7 +185,7 @@ __device__ __forceinline__ T* destination(const Params& p, int head, std::int64_
          kv_head * p.cache.head_stride + slot * p.cache.token_stride;
 }
 
-template <class T, int kDim>
+template <class T, int kDim, bool kNorm>
 __global__ void __launch_bounds__(kThreads, 2) rope_pool_kernel(RopePoolParams p, int heads_per_cta) {
   using L = Layout<kDim>;
   __shared__ Partial<kDim> partial[2];
@@ -249,7 +231,7 @@ __global__ void __launch_bounds__(kThreads, 2) rope_pool_kernel(RopePoolParams p
       for (int t = 0; t < L::kTokens; ++t) {
         widen<T>(raw[t].low, x[t].value);
         widen<T>(raw[t].high, x[t].value + 8);
-        if (norm != nullptr) normalise<kDim>(x[t], norm, p.norm_eps, octet);
+        if (kNorm && norm != nullptr) normalise<kDim>(x[t], norm, p.norm_eps, octet);
         raw[t] = rotate<T>(x[t], cos[t], sin[t]);
       }
     }
@@ -263,15 +245,26 @@ __global__ void __launch_bounds__(kThreads, 2) rope_pool_kernel(RopePoolParams p
     float* out = is_query ? p.q_pooled : p.k_pooled;
     if (is_value || out == nullptr) continue;
     const unsigned pools = is_query ? p.q_pools : p.k_pools;
+    const std::int64_t row =
+        is_query ? block * p.num_heads + head : block * p.num_kv_heads + head - p.num_heads;
+    out += row * (__popc(pools) * kDim);
     Partial<kDim>& joint = partial[head % 2];
-    if ((pools & kPoolMax) != 0) pool_warp<kMax, kDim>(x, valid, octet, joint[kMax]);
-    if ((pools & kPoolMin) != 0) pool_warp<kMin, kDim>(x, valid, octet, joint[kMin]);
-    if ((pools & kPoolAvg) != 0) pool_warp<kSum, kDim>(x, valid, octet, joint[kSum]);
+    int places = 0;
+#pragma unroll 1
+    for (int bit = 0; bit < 3; ++bit)
+      if ((pools >> bit & 1) != 0) pool_warp<kDim>(x, valid, Pool(bit), joint[places++]);
     // One barrier a head: the other buffer's readers have passed it before anyone writes there again.
     __syncthreads();
-    const int heads = is_query ? p.num_heads : p.num_kv_heads;
-    const int index = is_query ? head : head - p.num_heads;
-    write_pools<kDim>(joint, pools, tokens, out + (block * heads + index) * (__popc(pools) * kDim));
+    places = 0;
+#pragma unroll 1
+    for (int bit = 0; bit < 3; ++bit) {
+      if ((pools >> bit & 1) == 0) continue;
+      // Neighbouring pools are joined by different threads.
+      const int channel = (threadIdx.x + places * kDim) % kThreads;
+      if (channel < kDim)
+        out[places * kDim + channel] = join_warps<kDim>(joint[places], Pool(bit), channel, tokens);
+      ++places;
+    }
   }
 }
 
@@ -340,12 +333,15 @@ void launch_rope_table(const double* inv_freq, int dim, double attention_factor,
 }
 
 void launch_rope_pool(const RopePoolParams& p, CUstream_st* stream) {
-  constexpr int kHeadsPerCta = 6;
   const int all_heads = p.num_heads + 2 * p.num_kv_heads;
+  constexpr int kHeadsPerCta = 6;
   const dim3 grid((all_heads + kHeadsPerCta - 1) / kHeadsPerCta,
                   static_cast<unsigned>((p.num_tokens + kBlock - 1) / kBlock));
+  const bool norm = p.q_norm != nullptr || p.k_norm != nullptr;
   dispatch(p, [&](auto type, auto dim) {
-    rope_pool_kernel<decltype(type), decltype(dim)::value><<<grid, kThreads, 0, stream>>>(p, kHeadsPerCta);
+    const auto kernel = norm ? rope_pool_kernel<decltype(type), decltype(dim)::value, true>
+                             : rope_pool_kernel<decltype(type), decltype(dim)::value, false>;
+    kernel<<<grid, kThreads, 0, stream>>>(p, kHeadsPerCta);
   });
   check(cudaGetLastError(), "rope_pool");
 }

@@ -28,6 +28,7 @@ unsigned row_grid(std::int64_t rows) { return static_cast<unsigned>((rows + kWar
 
 template <int kChunks>
 __global__ void __launch_bounds__(kThreads) select_blocks_kernel(SelectBlocksParams p, RowRule rule) {
+  __shared__ float scratch[kWarps][32];
   const std::int64_t item = warp_row();
   if (item >= p.heads * p.rows) return;
   const int lane = threadIdx.x % 32;
@@ -44,15 +45,18 @@ __global__ void __launch_bounds__(kThreads) select_blocks_kernel(SelectBlocksPar
   float x[kChunks];
 #pragma unroll
   for (int c = 0; c < kChunks; ++c) x[c] = c * 32 + lane < causal ? row[c * 32 + lane] : -INFINITY;
-  add_selected(p.selected_blocks, select_row<kChunks>(x, causal, rule, mask, words, lane));
+  add_selected(p.selected_blocks, select_row<double>(
+                                      x, causal, rule, [row](int block) { return row[block]; },
+                                      scratch[threadIdx.x / 32], mask, words, lane));
 }
 
 __global__ void __launch_bounds__(kThreads) select_sink_local_kernel(BaselineMask p) {
   const std::int64_t item = warp_row();
   if (item >= p.heads * p.rows) return;
-  const std::int64_t block_row = p.first_row + item % p.rows, causal = block_row + 1;
-  const std::int64_t band = block_row >= p.dense_from ? causal : max(std::int64_t{1}, p.k - 1);
-  add_selected(p.selected_blocks, fill_row(max(std::int64_t{0}, causal - band), causal, true,
+  const std::int64_t block_row = p.first_row + item % p.rows;
+  const int causal = static_cast<int>(block_row) + 1;
+  const int band = block_row >= p.dense_from ? causal : static_cast<int>(max(std::int64_t{1}, p.k - 1));
+  add_selected(p.selected_blocks, fill_row(max(0, causal - band), causal, true,
                                            reinterpret_cast<std::uint32_t*>(p.mask + item * p.mask_words),
                                            static_cast<int>(2 * p.mask_words), threadIdx.x % 32));
 }
@@ -70,7 +74,7 @@ __global__ void __launch_bounds__(kThreads) select_random_kernel(BaselineMask p,
   const std::int64_t item = warp_row();
   if (item >= p.heads * p.rows) return;
   const int lane = threadIdx.x % 32;
-  const std::int64_t diagonal = p.first_row + item % p.rows;
+  const int diagonal = static_cast<int>(p.first_row + item % p.rows);
   const int words = static_cast<int>(2 * p.mask_words);
   std::uint32_t* mask = reinterpret_cast<std::uint32_t*>(p.mask + item * p.mask_words);
   if (p.k > diagonal || diagonal >= p.dense_from) {
@@ -79,12 +83,12 @@ __global__ void __launch_bounds__(kThreads) select_random_kernel(BaselineMask p,
   }
   const std::uint64_t stream = mix(mix(layer_stream ^ static_cast<std::uint64_t>(item / p.rows)) ^
                                    static_cast<std::uint64_t>(diagonal));
-  const auto number = [&](std::int64_t block) {
+  const auto number = [&](int block) {
     return static_cast<std::uint32_t>(mix(stream ^ static_cast<std::uint64_t>(block)) >> 32);
   };
   const auto count_from = [&](std::uint32_t least) {
     int count = 0;
-    for (std::int64_t j = lane; j < diagonal; j += 32) count += number(j) >= least;
+    for (int j = lane; j < diagonal; j += 32) count += number(j) >= least;
     return __reduce_add_sync(kAllLanes, count);
   };
   const int wanted = static_cast<int>(p.k) - 1;
@@ -93,7 +97,7 @@ __global__ void __launch_bounds__(kThreads) select_random_kernel(BaselineMask p,
     if (count_from(cut | bit) >= wanted) cut |= bit;
   int ties = wanted - (cut == ~0u ? 0 : count_from(cut + 1));
   for (int word = words - 1; word >= 0; --word) {
-    const std::int64_t block = std::int64_t{32} * word + lane;
+    const int block = word * 32 + lane;
     const bool drawn = block < diagonal && wanted > 0;
     std::uint32_t bits = __ballot_sync(kAllLanes, drawn && number(block) > cut);
     std::uint32_t equal = __ballot_sync(kAllLanes, drawn && number(block) == cut);
@@ -162,7 +166,7 @@ void launch_select_sink_local(const BaselineMask& mask, CUstream_st* stream) {
 
 void launch_select_random(const BaselineMask& mask, std::uint64_t seed, int layer, CUstream_st* stream) {
   select_random_kernel<<<row_grid(mask.heads * mask.rows), kThreads, 0, stream>>>(
-      mask, mix(seed) ^ static_cast<std::uint64_t>(layer));
+      mask, mix(mix(seed) ^ static_cast<std::uint64_t>(layer)));
   check(cudaGetLastError(), "select_random");
 }
 

@@ -117,7 +117,7 @@ std::vector<double> rotated(const std::vector<double>& x, std::int64_t position)
   return out;
 }
 
-double half_ulp(DType dtype) { return dtype == DType::kBF16 ? 0x1p-9 : 0x1p-12; }
+double half_ulp(DType dtype) { return dtype == DType::kBF16 ? 0x1p-8 : 0x1p-11; }
 
 /// Rotations in float32 add 4 roundings to values below 8; the type's own rounding is the rest.
 ::testing::AssertionResult rounded_right(const std::vector<float>& actual, const std::vector<double>& exact,
