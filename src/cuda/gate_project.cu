@@ -12,7 +12,6 @@
 
 #include "cuda/device_array.h"
 #include "cuda/gate_launch.h"
-#include "cuda/launch.cuh"
 #include "cuda/ptx.cuh"
 
 namespace seer::cuda {
@@ -109,9 +108,6 @@ __global__ void __launch_bounds__(Config<kPairs, kRowTiles, kRowWarps>::kThreads
   };
 #pragma unroll 1
   for (int slice = 0; slice < kStages - 1; ++slice) fetch(slice);
-  // The weights are on their way; all else comes from earlier kernels.
-  wait_for_earlier_kernels();
-  let_next_kernel_begin();
   load_rows<kRows, Shape::kThreads>(rows, p, tile_row, first_head / (p.heads / p.x_heads));
 
   // Addresses of this lane's row in the 16x16 tiles that ldmatrix takes: rows of x, and of the weights'
@@ -187,8 +183,6 @@ constexpr int kRopeThreads = 256;
 
 /// RoPE alone: a thread takes four pairs of channels.
 __global__ void __launch_bounds__(kRopeThreads) gate_rope_kernel(GateProjectParams p) {
-  wait_for_earlier_kernels();
-  let_next_kernel_begin();
   const int half = p.out_dim / 2;
   const std::int64_t item = static_cast<std::int64_t>(blockIdx.x) * kRopeThreads + threadIdx.x;
   if (item >= p.n * p.heads * (half / 4)) return;
@@ -215,7 +209,7 @@ void launch(const GateProjectParams& p, int heads_per_cta, CUstream_st* stream) 
                     static_cast<int>(sizeof(Element));
   const dim3 grid(static_cast<unsigned>((p.n + Shape::kRows - 1) / Shape::kRows), p.heads / heads_per_cta);
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "gate_project");
-  launch_early("gate_project", kernel, grid, Shape::kThreads, bytes, stream, p, heads_per_cta);
+  kernel<<<grid, Shape::kThreads, bytes, stream>>>(p, heads_per_cta);
 }
 
 /// The largest CTAs that give most multiprocessors one: of 128 rows and all heads of a group, which therefore
@@ -240,7 +234,7 @@ void launch_gate_project(const GateProjectParams& p, CUstream_st* stream) {
   if (p.w == nullptr) {
     const std::int64_t items = p.n * p.heads * (p.out_dim / 8);
     const auto ctas = static_cast<unsigned>((items + kRopeThreads - 1) / kRopeThreads);
-    launch_early("gate_project", gate_rope_kernel, ctas, kRopeThreads, 0, stream, p);
+    gate_rope_kernel<<<ctas, kRopeThreads, 0, stream>>>(p);
   } else if (pairs == 1) {
     launch<1>(p, stream);
   } else if (pairs == 2) {
@@ -248,6 +242,7 @@ void launch_gate_project(const GateProjectParams& p, CUstream_st* stream) {
   } else {
     launch<4>(p, stream);
   }
+  check(cudaGetLastError(), "gate_project");
 }
 
 }  // namespace seer::cuda

@@ -16,7 +16,6 @@
 
 #include "cuda/device_array.h"
 #include "cuda/gate_launch.h"
-#include "cuda/launch.cuh"
 #include "cuda/ptx.cuh"
 #include "cuda/select.cuh"
 
@@ -83,8 +82,6 @@ __global__ void __launch_bounds__(GateSelect<Score, kTiles, kChunks, kDim>::kThr
     return k + static_cast<std::int64_t>(min(column, columns - 1)) * p.dim;
   };
   const float scale = 1.0f / sqrtf(static_cast<float>(p.dim));
-  wait_for_earlier_kernels();
-  let_next_kernel_begin();
   const auto store = [&](int column, const float(&sum)[kTiles][4]) {
 #pragma unroll
     for (int m = 0; m < kTiles; ++m) {
@@ -185,8 +182,9 @@ void launch_gate_select_case(const GateSelectParams& p, CUstream_st* stream) {
   const int bytes = Config::shared_bytes(blocks);
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "gate_select");
   const std::int64_t tiles = (p.rows + Config::kRows - 1) / Config::kRows;
-  launch_early("gate_select", kernel, static_cast<unsigned>(tiles * p.heads), Config::kThreads, bytes, stream,
-               p, row_rule(p.select), Config::pitch(blocks));
+  kernel<<<static_cast<unsigned>(tiles * p.heads), Config::kThreads, bytes, stream>>>(p, row_rule(p.select),
+                                                                                      Config::pitch(blocks));
+  check(cudaGetLastError(), "gate_select");
 }
 
 /// More rows a CTA read the keys less often; longer rows leave room for fewer, and for half precision only.

@@ -13,7 +13,6 @@
 
 #include "cuda/device_array.h"
 #include "cuda/gate_launch.h"
-#include "cuda/launch.cuh"
 #include "cuda/ptx.cuh"
 #include "ops/gate.h"
 
@@ -197,8 +196,6 @@ __global__ void __launch_bounds__(kThreads, 2) rope_pool_kernel(RopePoolParams p
   const int octet = threadIdx.x % L::kOctets;
   const int slot = threadIdx.x / L::kOctets;
   const int tokens = static_cast<int>(min(std::int64_t{kBlock}, p.num_tokens - block * kBlock));
-  wait_for_earlier_kernels();
-  let_next_kernel_begin();
   const std::int64_t page = p.cache.page_table[p.first_position / kBlock + block];
 
   bool valid[L::kTokens];
@@ -279,8 +276,6 @@ __global__ void __launch_bounds__(kThreads) rope_store_kernel(RopeStoreParams p)
   const int head = min(thread / Layout<kDim>::kOctets, all_heads - 1);  // whole warps take part in the norm
   const bool valid = thread / Layout<kDim>::kOctets < all_heads;
   const std::int64_t b = blockIdx.y;
-  wait_for_earlier_kernels();
-  let_next_kernel_begin();
   const std::int64_t position = p.positions[b];
   const std::int64_t page = p.cache.page_table[b * p.cache.page_table_stride + position / kBlock];
   Raw raw = load_raw<T, kDim>(static_cast<const T*>(p.qkv) + b * p.qkv_stride + head * kDim, octet);
@@ -346,17 +341,18 @@ void launch_rope_pool(const RopePoolParams& p, CUstream_st* stream) {
   dispatch(p, [&](auto type, auto dim) {
     const auto kernel = norm ? rope_pool_kernel<decltype(type), decltype(dim)::value, true>
                              : rope_pool_kernel<decltype(type), decltype(dim)::value, false>;
-    launch_early("rope_pool", kernel, grid, kThreads, 0, stream, p, kHeadsPerCta);
+    kernel<<<grid, kThreads, 0, stream>>>(p, kHeadsPerCta);
   });
+  check(cudaGetLastError(), "rope_pool");
 }
 
 void launch_rope_store(const RopeStoreParams& p, CUstream_st* stream) {
   const int threads = (p.num_heads + 2 * p.num_kv_heads) * (p.head_dim / 16);
   const dim3 grid((threads + kThreads - 1) / kThreads, p.batch);
   dispatch(p, [&](auto type, auto dim) {
-    launch_early("rope_store", rope_store_kernel<decltype(type), decltype(dim)::value>, grid, kThreads, 0,
-                 stream, p);
+    rope_store_kernel<decltype(type), decltype(dim)::value><<<grid, kThreads, 0, stream>>>(p);
   });
+  check(cudaGetLastError(), "rope_store");
 }
 
 }  // namespace seer::cuda
