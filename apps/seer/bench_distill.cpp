@@ -87,6 +87,8 @@ void bench_distill(const Flags& flags) {
           flags.head_dim > 0 && flags.head_dim % 2 == 0 && flags.batch > 0 && flags.steps > 1,
       "bench distill: expected positive sizes, --heads a multiple of --kv-heads, an even --head-dim and "
       "at least two --steps");
+  for (const std::int64_t length : flags.lengths)
+    SEER_CHECK(length > 0, "--lengths: expected positive numbers of tokens, found {}", length);
   const ModelConfig model = model_of(flags);
   GateConfig gate = parse_gate_type(flags.gate_type);
   gate.gate_hidden_size = flags.head_dim;
@@ -99,7 +101,6 @@ void bench_distill(const Flags& flags) {
              "first loss", "last loss", flags.check ? "  difference to the CPU's losses" : "");
   nlohmann::ordered_json records = nlohmann::ordered_json::array();
   for (const std::int64_t length : flags.lengths) {
-    SEER_CHECK(length > 0, "--lengths: expected positive numbers of tokens, found {}", length);
     const RandomSamples samples(model, gate, std::vector<std::int64_t>(flags.batch, blocks_for(length)));
     std::vector<std::size_t> batch(flags.batch);
     std::iota(batch.begin(), batch.end(), 0);

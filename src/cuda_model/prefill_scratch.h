@@ -22,8 +22,8 @@ struct CudaTransformer::PrefillScratch {
   DeviceHalves gate_up;    // [tokens, 2 intermediate]
   DeviceHalves activated;  // [tokens, intermediate]
   DeviceFloats q_pooled, k_pooled;
-  DeviceFloats lse;                           // [num_heads, tokens]
-  DeviceFloats target;                        // [num_heads, rows, blocks]
+  DeviceFloats lse;     // [num_heads, tokens]
+  DeviceFloats target;  // [num_heads, rows, blocks]
   cuda::DeviceArray<std::byte> target_workspace;
   cuda::DeviceArray<std::uint64_t> mask;      // [num_heads, rows, words]
   cuda::DeviceArray<std::uint64_t> selected;  // [1]

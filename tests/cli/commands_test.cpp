@@ -45,7 +45,8 @@ TEST_F(Commands, VersionAndHelp) {
                                                   {"report"},
                                                   {"distill"},
                                                   {"calibrate"},
-                                                  {"bench", "attention"}}) {
+                                                  {"bench", "attention"},
+                                                  {"bench", "distill"}}) {
     std::vector<std::string> arguments = command;
     arguments.push_back("--help");
     const ProgramResult result = run_seer(arguments);
@@ -277,6 +278,35 @@ TEST_F(Commands, BenchAttentionRefusesTheOtherDevicesFlags) {
   EXPECT_TRUE(is_user_error(run_seer({"bench", "attention", "--device", "cuda", "--clock", "cpu"}),
                             {"--clock", "--device cuda"}));
   EXPECT_TRUE(is_user_error(run_seer({"bench", "attention", "--device", "tpu"}), {"--device", "tpu"}));
+}
+
+TEST_F(Commands, BenchDistill) {
+  const std::vector<std::string> tiny = {"bench",      "distill", "--layers",  "2",   "--heads",    "4",
+                                         "--kv-heads", "2",       "--lengths", "700", "--head-dim", "32",
+                                         "--batch",    "2",       "--steps",   "4"};
+  const auto with = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> arguments = tiny;
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return run_seer(arguments);
+  };
+  const ProgramResult result = with({"--threads", "2", "--force-double", "--json", path("bench.json")});
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  const json records = json::parse(read_whole(path("bench.json")));
+  ASSERT_EQ(records.size(), 1u);
+  EXPECT_EQ(records[0]["steps"], 4);
+  EXPECT_GT(records[0]["ms"], 0);
+  EXPECT_TRUE(is_user_error(with({"--check"}), {"--check", "--device cuda"}));
+  EXPECT_TRUE(is_user_error(with({"--lengths", "0"}), {"--lengths", "0"}));
+  EXPECT_TRUE(is_user_error(run_seer({"bench", "distill", "--kv-heads", "3"}), {"--heads", "--kv-heads"}));
+  EXPECT_TRUE(is_user_error(with({"--device", "tpu"}), {"--device", "tpu"}));
+  std::string reason;
+  if (cuda::available(&reason)) {
+    const ProgramResult on_gpu = with({"--device", "cuda", "--check", "--json", path("bench.json")});
+    EXPECT_EQ(on_gpu.exit_code, 0) << on_gpu.err;
+    EXPECT_LT(json::parse(read_whole(path("bench.json")))[0]["loss_difference"], 1e-4);
+  } else {
+    EXPECT_TRUE(is_user_error(with({"--device", "cuda"}), {"--device cuda", reason}));
+  }
 }
 
 }  // namespace

@@ -47,6 +47,23 @@ struct Both {
   std::unique_ptr<Transformer> gpu;
 };
 
+/// The mean of the losses is near, and so is each of them in the root of the mean square. (The largest single
+/// difference is not bounded: a block that ties with a cut may be kept on one device only.)
+void expect_near_overall(const std::vector<float>& actual, const std::vector<float>& expected,
+                         double mean_tolerance, double rms_tolerance) {
+  ASSERT_EQ(actual.size(), expected.size());
+  double difference = 0, sum = 0, squares = 0;
+  for (std::size_t i = 0; i < actual.size(); ++i) {
+    ASSERT_FALSE(std::isnan(actual[i])) << i;
+    const double d = static_cast<double>(actual[i]) - expected[i];
+    difference += d;
+    squares += d * d;
+    sum += expected[i];
+  }
+  EXPECT_LE(std::abs(difference / sum), mean_tolerance) << "mean";
+  EXPECT_LE(std::sqrt(squares / static_cast<double>(actual.size())), rms_tolerance) << "rms";
+}
+
 /// Losses of a model in 16 bits: the mean is near, and no single one is far off.
 void expect_near(const std::vector<float>& actual, const std::vector<float>& expected, double mean_tolerance,
                  double largest_tolerance) {
@@ -219,7 +236,7 @@ TEST_F(CudaModel, SelectorsKeepTheBlocksOfTheCpu) {
       EXPECT_EQ(gpu.selected_blocks, cpu.selected_blocks);
     else
       EXPECT_NEAR(gpu.density(), cpu.density(), 0.03 * cpu.density());
-    expect_near(actual, expected, 1e-2, 1.0);
+    expect_near_overall(actual, expected, 1e-2, 0.15);
   }
 }
 
