@@ -66,8 +66,8 @@ struct AttentionTiming {
   /// all rows' sums to 1, and what rounding may make of it.
   std::optional<double> max_error, rounding_error;
   std::optional<bool> same_bits;
-  /// Mask kGateMask: the part of ms that pooling, the gate and the selection add to attention; ms is then
-  /// that of everything from RoPE on, less RoPE alone.
+  /// Mask kGateMask: what pooling, the gate and the selection add to RoPE, timed without attention. ms is
+  /// then the time of all of them and attention, less RoPE alone.
   std::optional<double> gate_ms;
 };
 
