@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "core/check.h"
+#include "model/decode_selector.h"
 #include "ops/elementwise.h"
 #include "ops/gate.h"
 
@@ -43,6 +44,7 @@ struct CpuTransformer::Scratch {
   Buffer<float> logits;
   std::vector<PagedKv> views;  // decode: one per sequence
   BlockMask mask;
+  std::vector<std::uint64_t> decode_mask;  // [sequences, num_kv_heads, words]
 
   void reserve(const ModelConfig& config, std::int64_t tokens) {
     for (Buffer<float>* buffer : {&x, &normed}) buffer->reserve_discard(tokens * config.hidden_size);
@@ -173,6 +175,7 @@ PrefillResult CpuTransformer::run_prefill(Sequence& sequence, const PrefillReque
   PrefillResult result;
   const RopeTable rope = rope_for(total);
   if (request.selector != nullptr) request.selector->begin(total);
+  if (sequence.decode_selector() != nullptr) sequence.decode_selector()->begin(total);
   for (std::int64_t done = 0; done < total; done += options_.chunk_tokens) {
     const std::int64_t tokens = std::min(options_.chunk_tokens, total - done);
     sequence.extend(tokens);
@@ -232,6 +235,8 @@ void CpuTransformer::prefill_chunk(Sequence& sequence, const PrefillRequest& req
     project_qkv(layer, tokens);
     const PagedKv kv = kv_->view(index, sequence);
     kv_store(context_, kv, first, tokens, s.k.data(), s.v.data());
+    if (sequence.decode_selector() != nullptr)
+      sequence.decode_selector()->add_prompt(context_, index, first, tokens, s.k_pre.data());
 
     const float scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim));
     const SelectInput input{.layer = index,
@@ -277,18 +282,45 @@ void CpuTransformer::prefill_chunk(Sequence& sequence, const PrefillRequest& req
   }
 }
 
+/// The mask that attention_decode takes, `words` words a row; nullptr when every sequence reads all its
+/// blocks.
+const std::uint64_t* CpuTransformer::select_for_decode(std::span<Sequence* const> sequences, int layer,
+                                                       std::int64_t words) {
+  Scratch& s = *scratch_;
+  const std::int64_t heads = config_.num_kv_heads;
+  bool sparse = false;
+  for (std::size_t b = 0; b < sequences.size(); ++b) {
+    DecodeSelector* selector = sequences[b]->decode_selector();
+    if (selector == nullptr) continue;
+    const auto row = static_cast<std::int64_t>(b);
+    const BlockMask* mask =
+        selector->select(context_, layer, sequences[b]->length() - 1, s.q_pre.data() + row * config_.q_size(),
+                         s.k_pre.data() + row * config_.kv_size());
+    if (mask == nullptr) continue;
+    // Rows of sequences without a mask stay full; bits past a sequence's blocks mean nothing.
+    if (!sparse) s.decode_mask.assign(sequences.size() * static_cast<std::size_t>(heads * words), ~0ull);
+    sparse = true;
+    for (int head = 0; head < config_.num_kv_heads; ++head)
+      std::copy_n(mask->row(head, 0), mask->words(), s.decode_mask.data() + (row * heads + head) * words);
+  }
+  return sparse ? s.decode_mask.data() : nullptr;
+}
+
 void CpuTransformer::run_decode(std::span<Sequence* const> sequences, std::span<const std::int32_t> tokens,
                                 float* logits, std::int32_t* next) {
   Scratch& s = *scratch_;
   const auto batch = static_cast<std::int64_t>(sequences.size());
   s.reserve(config_, batch);
   const int half = config_.head_dim / 2;
+  std::int64_t longest = 0;
   for (std::int64_t b = 0; b < batch; ++b) {
     const std::int64_t length = sequences[static_cast<std::size_t>(b)]->length();
+    longest = std::max(longest, length);
     rope_for(length).fill(length - 1, 1, 1, s.cos.data() + b * half, s.sin.data() + b * half);
   }
   embedding(context_, weights_->embedding, tokens.data(), batch, s.x.data());
   s.views.resize(sequences.size());
+  const std::int64_t mask_words = (blocks_for(longest) + 63) / 64;
   for (int index = 0; index < config_.num_layers; ++index) {
     const LayerWeights& layer = weights_->layers[static_cast<std::size_t>(index)];
     project_qkv(layer, batch);
@@ -302,7 +334,9 @@ void CpuTransformer::run_decode(std::span<Sequence* const> sequences, std::span<
                                 .out = s.attention.data(),
                                 .num_heads = config_.num_heads,
                                 .scale = 1.0f / std::sqrt(static_cast<float>(config_.head_dim)),
-                                .kv = s.views});
+                                .kv = s.views,
+                                .mask = select_for_decode(sequences, index, mask_words),
+                                .mask_words = mask_words});
     finish_layer(layer, batch);
   }
   if (logits != nullptr) {

@@ -30,6 +30,7 @@ class CpuTransformer final : public Transformer {
                      std::int64_t first, std::int64_t tokens, PrefillStats& stats);
   void observe(const PrefillRequest& request, const SelectInput& input, const BlockMask* mask,
                const PrefillAttentionParams& attention);
+  const std::uint64_t* select_for_decode(std::span<Sequence* const> sequences, int layer, std::int64_t words);
 
   CpuTransformer(std::shared_ptr<const ModelWeights> weights, const ModelConfig& config,
                  const Context& context, const TransformerOptions& options, std::shared_ptr<KvPool> kv);

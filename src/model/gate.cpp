@@ -3,81 +3,35 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 
 #include "core/check.h"
 #include "io/tensor_file.h"
+#include "model/gate_folder.h"
 
 namespace seer {
 namespace {
 
 namespace fs = std::filesystem;
-using Json = nlohmann::ordered_json;
 
-constexpr const char* kSafetensors = "attn_gate_weights.safetensors";
-constexpr const char* kTorch = "attn_gate_weights.pth";
 constexpr const char* kCalibration = "calibration.json";
 
 /// Rules that a calibration may be for, as its file names them.
 constexpr std::pair<SelectRule, std::string_view> kRules[] = {
     {SelectRule::kThreshold, "threshold"}, {SelectRule::kTopP, "top_p"}, {SelectRule::kResidual, "residual"}};
 
-Json read_json(const std::string& path) {
-  try {
-    return Json::parse(read_file(path));
-  } catch (const Json::parse_error& error) {
-    fail("{}: expected JSON, found an error at byte {}", path, error.byte);
-  }
-}
-
-/// A field of a JSON object; `fallback` where it is absent or null.
-template <class T>
-T field(const Json& object, const std::string& path, const char* name, T fallback) {
-  const auto found = object.find(name);
-  if (found == object.end() || found->is_null()) return fallback;
-  try {
-    return found->get<T>();
-  } catch (const Json::type_error&) {
-    fail("{}: {}: expected another type, found {}", path, name, found->type_name());
-  }
-}
-
-template <class T>
-T required(const Json& object, const std::string& path, const char* name) {
-  SEER_CHECK(object.is_object() && object.contains(name) && !object[name].is_null(),
-             "{}: expected the field {}, found none", path, name);
-  return field<T>(object, path, name, T{});
-}
-
-/// "maxminavg" -> set; the names stand in this order and once each.
-unsigned parse_pools(std::string_view names, const std::string& gate_type) {
-  unsigned pools = 0;
-  for (const auto& [name, pool] : {std::pair{"max", kPoolMax}, {"min", kPoolMin}, {"avg", kPoolAvg}}) {
-    if (!names.starts_with(name)) continue;
-    pools |= pool;
-    names.remove_prefix(3);
-  }
-  SEER_CHECK(pools != 0 && names.empty(),
-             "gate type: expected Q<pools>_K<pools> with pools of max, min, avg in this order, found \"{}\"",
-             gate_type);
-  return pools;
-}
-
 GateConfig parse_gate_config(const Json& json, const std::string& path) {
   GateConfig config;
+  SEER_CHECK(!holds_decode_gate(json),
+             "{}: expected a prefill gate (seerattn_gate_type), found a decode gate ({}); name that one with "
+             "--decode-gate",
+             path, kDecodeGateKey);
   const auto gate_type = required<std::string>(json, path, "seerattn_gate_type");
   try {
     config = parse_gate_type(gate_type);
   } catch (const Error& error) {
     fail("{}: seerattn_gate_type: {}", path, error.what());
   }
-  const auto block = field<std::int64_t>(json, path, "seerattn_gate_block_size", kBlockSize);
-  SEER_CHECK(block == kBlockSize, "{}: seerattn_gate_block_size: expected {}, found {}", path, kBlockSize,
-             block);
-  config.gate_hidden_size = required<int>(json, path, "seerattn_gate_hidden_size");
-  SEER_CHECK(config.gate_hidden_size > 0 && config.gate_hidden_size % 2 == 0,
-             "{}: seerattn_gate_hidden_size: expected a positive even number, found {}", path,
-             config.gate_hidden_size);
+  config.gate_hidden_size = read_gate_hidden_size(json, path);
   config.force_double = field(json, path, "seerattn_gate_force_double", config.force_double);
   config.sparsity_method = field(json, path, "seerattn_sparsity_method", config.sparsity_method);
   SEER_CHECK(config.sparsity_method == "threshold" || config.sparsity_method == "nz_ratio" ||
@@ -90,31 +44,6 @@ GateConfig parse_gate_config(const Json& json, const std::string& path) {
   config.last_block_dense = field(json, path, "seerattn_last_block_dense", config.last_block_dense);
   config.base_model = field(json, path, "base_model", config.base_model);
   return config;
-}
-
-/// The gate folder repeats the base model's keys: those that fix the geometry must agree.
-void check_geometry(const Json& json, const std::string& path, const ModelConfig& model) {
-  const std::pair<const char*, int> expected[] = {{"num_hidden_layers", model.num_layers},
-                                                  {"num_attention_heads", model.num_heads},
-                                                  {"num_key_value_heads", model.num_kv_heads},
-                                                  {"head_dim", model.head_dim}};
-  for (const auto& [name, value] : expected) {
-    const auto found = field<std::int64_t>(json, path, name, value);
-    SEER_CHECK(found == value,
-               "{}: {}: expected the model's {}, found {}; this gate belongs to another model", path, name,
-               value, found);
-  }
-}
-
-Buffer<float> read_weight(const TensorStore& store, const std::string& name, std::int64_t heads,
-                          std::int64_t in_dim, std::int64_t out_dim) {
-  const std::int64_t shape[] = {heads, in_dim, out_dim};
-  const TensorView& tensor = store.get(name, shape);
-  Buffer<float> weight(heads * in_dim * out_dim);
-  widen_to_float(tensor.dtype, tensor.bytes.data(), weight.data(), weight.size());
-  SEER_CHECK(std::all_of(weight.begin(), weight.end(), [](float x) { return std::isfinite(x); }),
-             "{}: {}: expected finite values, found an infinity or NaN", tensor.file, name);
-  return weight;
 }
 
 Calibration parse_calibration(const std::string& path) {
@@ -219,8 +148,11 @@ GateConfig parse_gate_type(const std::string& gate_type) {
   const std::size_t split = type.find("_K");
   const bool has_form = type.starts_with("Q") && split != std::string_view::npos;
   config.gate_type = gate_type;
-  config.q_pools = parse_pools(has_form ? type.substr(1, split - 1) : "", gate_type);
-  config.k_pools = parse_pools(type.substr(split + 2), gate_type);
+  config.q_pools = has_form ? parse_pools(type.substr(1, split - 1)) : 0;
+  config.k_pools = has_form ? parse_pools(type.substr(split + 2)) : 0;
+  SEER_CHECK(config.q_pools != 0 && config.k_pools != 0,
+             "gate type: expected Q<pools>_K<pools> with pools of max, min, avg in this order, found \"{}\"",
+             gate_type);
   return config;
 }
 
@@ -230,21 +162,19 @@ Gate load_gate(const std::string& folder, const ModelConfig& model) {
   SEER_CHECK(json.is_object(), "{}: expected a JSON object, found {}", config_path, json.type_name());
   Gate gate;
   gate.config = parse_gate_config(json, config_path);
-  check_geometry(json, config_path, model);
+  check_gate_geometry(json, config_path, model);
 
-  const fs::path safetensors = fs::path(folder) / kSafetensors, torch = fs::path(folder) / kTorch;
-  SEER_CHECK(fs::exists(safetensors) || fs::exists(torch), "{}: expected {} or {}, found neither", folder,
-             kSafetensors, kTorch);
-  const TensorStore store = fs::exists(safetensors) ? TensorStore::open_safetensors(safetensors.string())
-                                                    : TensorStore::open_torch(torch.string());
+  const TensorStore store = open_gate_tensors(folder);
   const GateConfig& config = gate.config;
   for (int layer = 0; layer < model.num_layers; ++layer) {
     GateLayer weights;
-    weights.k_weight = read_weight(store, gate_tensor_name(layer, 'k'), gate.num_k_heads(model),
-                                   pool_count(config.k_pools) * model.head_dim, config.gate_hidden_size);
+    weights.k_weight = read_gate_weight(
+        store, gate_tensor_name(layer, 'k'),
+        {gate.num_k_heads(model), pool_count(config.k_pools) * model.head_dim, config.gate_hidden_size});
     if (config.has_q_linear(model.head_dim))
-      weights.q_weight = read_weight(store, gate_tensor_name(layer, 'q'), model.num_heads,
-                                     pool_count(config.q_pools) * model.head_dim, config.gate_hidden_size);
+      weights.q_weight = read_gate_weight(
+          store, gate_tensor_name(layer, 'q'),
+          {model.num_heads, pool_count(config.q_pools) * model.head_dim, config.gate_hidden_size});
     gate.layers.push_back(std::move(weights));
   }
   const fs::path calibration = fs::path(folder) / kCalibration;
@@ -279,9 +209,9 @@ void save_gate(const std::string& folder, const Gate& gate, const ModelConfig& m
   std::vector<TensorToWrite> tensors;
   for (const Payload& payload : payloads) tensors.push_back(payload.tensor);
   if (options.torch_format)
-    write_torch((fs::path(folder) / kTorch).string(), tensors);
+    write_torch((fs::path(folder) / kGateTorch).string(), tensors);
   else
-    write_safetensors((fs::path(folder) / kSafetensors).string(), tensors, {{"format", "pt"}});
+    write_safetensors((fs::path(folder) / kGateSafetensors).string(), tensors, {{"format", "pt"}});
 
   Json json = read_json((fs::path(model_folder) / "config.json").string());
   json["base_model"] = config.base_model;

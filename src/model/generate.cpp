@@ -136,6 +136,8 @@ const PrefillStats& GenerationBatch::add(std::span<const std::int32_t> prompt, c
              options.max_new_tokens);
   auto stream = std::make_unique<Stream>(model_.new_sequence(), options, streams_.size(), tokenizer_, prompt,
                                          std::move(on_text));
+  if (options.decode.gate != nullptr)
+    stream->sequence.set_decode_selector(std::make_unique<DecodeSelector>(model_.config(), options.decode));
   PrefillResult prefill =
       model_.prefill(stream->sequence, {.tokens = prompt, .selector = selector, .on_progress = on_prefill});
   stream->generation.prefill = prefill.stats;
@@ -187,7 +189,11 @@ std::vector<Generation> GenerationBatch::finish(DecodeStats* stats) {
   done.seconds = seconds_since(start);
   if (stats != nullptr) *stats = done;
   std::vector<Generation> generations;
-  for (const auto& stream : streams_) generations.push_back(std::move(stream->generation));
+  for (const auto& stream : streams_) {
+    if (const DecodeSelector* selector = stream->sequence.decode_selector(); selector != nullptr)
+      stream->generation.decode = selector->density();
+    generations.push_back(std::move(stream->generation));
+  }
   streams_.clear();
   return generations;
 }

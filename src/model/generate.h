@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "io/tokenizer.h"
+#include "model/decode_selector.h"
 #include "model/selector.h"
 #include "model/transformer.h"
 
@@ -79,6 +80,7 @@ struct GenerateOptions {
   std::vector<std::int32_t> end_tokens;  // instead of the model's end-of-sequence ids; empty: those
   std::vector<std::string> stop;         // the text ends before the first of these
   bool ignore_eos = false;
+  DecodeSparsity decode;
 };
 
 struct Generation {
@@ -86,6 +88,7 @@ struct Generation {
   std::string text;                  // special tokens skipped, cut before a stop string
   FinishReason reason = FinishReason::kLength;
   PrefillStats prefill;
+  DecodeDensity decode;  // sparse decoding's; empty (density 1) after dense
 };
 
 /// What decoding took.
@@ -95,7 +98,7 @@ struct DecodeStats {
   std::int64_t tokens = 0;  // tokens of all sequences in them
 };
 
-/// Prompts whose continuations are decoded together, dense. A prompt's tokens do not depend on its company
+/// Prompts whose continuations are decoded together. A prompt's tokens do not depend on its company
 /// as long as there are no more than kMaxIndependent prompts.
 class GenerationBatch {
  public:
@@ -112,7 +115,8 @@ class GenerationBatch {
   GenerationBatch& operator=(const GenerationBatch&) = delete;
 
   /// Prefills a prompt with `selector` (nullptr: dense) and draws its first token. Throws Error when the
-  /// prompt is empty or longer than the context; the batch is then as it was.
+  /// prompt is empty or longer than the context, or an option is out of its range; the batch is then as it
+  /// was.
   const PrefillStats& add(std::span<const std::int32_t> prompt, const GenerateOptions& options,
                           Selector* selector, OnText on_text = {}, const OnPrefill& on_prefill = {});
   std::size_t size() const;  ///< prompts added since the last finish()

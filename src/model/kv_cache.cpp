@@ -4,8 +4,10 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <utility>
 
 #include "core/check.h"
+#include "model/decode_selector.h"
 
 namespace seer {
 namespace {
@@ -58,6 +60,21 @@ PagedKv KvPool::view(int layer, const Sequence& sequence) const {
           .num_kv_heads = config_.num_kv_heads,
           .head_dim = config_.head_dim,
           .length = sequence.length()};
+}
+
+Sequence::Sequence(std::shared_ptr<PagePool> pool) : pool_(std::move(pool)) {}
+
+Sequence::~Sequence() { clear(); }
+
+Sequence::Sequence(Sequence&& other) noexcept
+    : pool_(std::move(other.pool_)),
+      pages_(std::exchange(other.pages_, {})),
+      length_(std::exchange(other.length_, 0)),
+      decode_selector_(std::move(other.decode_selector_)) {}
+
+void Sequence::set_decode_selector(std::unique_ptr<DecodeSelector> selector) {
+  SEER_CHECK(length_ == 0, "decode gate: expected an empty sequence, found one of {} tokens", length_);
+  decode_selector_ = std::move(selector);
 }
 
 void Sequence::extend(std::int64_t tokens) {

@@ -19,6 +19,7 @@ class PagePool {
   virtual void release(std::int32_t page) = 0;
 };
 
+class DecodeSelector;
 class Sequence;
 
 /// Pages in host memory. A page holds 64 tokens of ALL layers; layers lie one after another inside it. Pages
@@ -52,13 +53,9 @@ class KvPool final : public PagePool {
 /// One sequence's tokens in a pool; releases its pages when destroyed. Move-only.
 class Sequence {
  public:
-  explicit Sequence(std::shared_ptr<PagePool> pool) : pool_(std::move(pool)) {}
-  ~Sequence() { clear(); }
-  Sequence(Sequence&& other) noexcept
-      : pool_(std::move(other.pool_)), pages_(std::move(other.pages_)), length_(other.length_) {
-    other.pages_.clear();
-    other.length_ = 0;
-  }
+  explicit Sequence(std::shared_ptr<PagePool> pool);
+  ~Sequence();
+  Sequence(Sequence&& other) noexcept;
   Sequence& operator=(Sequence&&) = delete;
   Sequence(const Sequence&) = delete;
 
@@ -68,10 +65,15 @@ class Sequence {
   void clear() { truncate(0); }
   const std::vector<std::int32_t>& pages() const { return pages_; }
 
+  /// Decodes this sequence, empty as yet, with the blocks that the selector chooses; without one: dense.
+  void set_decode_selector(std::unique_ptr<DecodeSelector> selector);
+  DecodeSelector* decode_selector() const { return decode_selector_.get(); }
+
  private:
   std::shared_ptr<PagePool> pool_;
   std::vector<std::int32_t> pages_;
   std::int64_t length_ = 0;
+  std::unique_ptr<DecodeSelector> decode_selector_;
 };
 
 }  // namespace seer

@@ -118,10 +118,12 @@ class Transformer {
   Sequence new_sequence() const { return Sequence(pool_); }
 
   /// Runs a prompt into an empty sequence. Throws Error when it is longer than the context, when a token is
-  /// outside the vocabulary, and when the observer wants the target of a sparse prefill.
+  /// outside the vocabulary, when the observer wants the target of a sparse prefill, and when a sequence on a
+  /// GPU has a decode selector.
   PrefillResult prefill(Sequence& sequence, const PrefillRequest& request);
 
-  /// One token more for each sequence, dense; logits [sequences, vocab]. Throws Error when a context is full.
+  /// One token more for each sequence, dense or by its decode selector; logits [sequences, vocab]. Throws
+  /// Error when a context is full.
   void decode(std::span<Sequence* const> sequences, std::span<const std::int32_t> tokens, float* logits);
 
   /// The same; next[i] is the token of the largest logit (the first of equals). Throws Error on NaN.

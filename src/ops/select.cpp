@@ -26,6 +26,11 @@ bool is_dense_row(const SelectParams& params, std::int64_t block_row) {
   return block_row >= first_dense_row(params);
 }
 
+void order_row(const float* scores, std::int64_t causal, std::vector<std::uint64_t>& keys) {
+  keys.resize(static_cast<std::size_t>(causal));
+  for (std::int64_t j = 0; j < causal; ++j) keys[static_cast<std::size_t>(j)] = ordered(scores[j], j);
+}
+
 void keep_top(std::vector<std::uint64_t>& keys, std::int64_t k, BlockMask& mask, int head, std::int64_t row) {
   std::nth_element(keys.begin(), keys.begin() + (k - 1), keys.end(), std::greater<>());
   for (std::int64_t i = 0; i < k; ++i) mask.set(head, row, block_of(keys[static_cast<std::size_t>(i)]));
@@ -91,14 +96,33 @@ void select_blocks(const Context& context, const float* scores, std::int64_t str
       keep_residual(scratch[static_cast<std::size_t>(thread)], s, causal, params.value, mask, head, row);
     } else {
       auto& keys = scratch[static_cast<std::size_t>(thread)];
-      keys.resize(static_cast<std::size_t>(causal));
-      for (std::int64_t j = 0; j < causal; ++j) keys[static_cast<std::size_t>(j)] = ordered(s[j], j);
+      order_row(s, causal, keys);
       if (params.rule == SelectRule::kNzRatio)
         keep_top(keys, k, mask, head, row);
       else
         keep_mass(keys, s, params.value, mask, head, row);
     }
     if (mask.count(head, row) == 0) mask.set(head, row, causal - 1);
+  });
+}
+
+void select_top_k(const Context& context, const float* scores, std::int64_t stride, std::int64_t k,
+                  BlockMask& mask) {
+  const std::int64_t rows = mask.num_rows(), first_row = mask.first_row();
+  SEER_CHECK(k > 0, "select_top_k: expected 1 block or more, found {}", k);
+  SEER_CHECK(stride >= first_row + rows, "select_top_k: expected a row stride of at least {}, found {}",
+             first_row + rows, stride);
+  std::vector<std::vector<std::uint64_t>> scratch(static_cast<std::size_t>(context.num_threads()));
+  context.parallel_for(mask.num_heads() * rows, [&](std::int64_t item, int thread) {
+    const int head = static_cast<int>(item / rows);
+    const std::int64_t row = item % rows, causal = first_row + row + 1;
+    if (k >= causal) {
+      mask.set_range(head, row, 0, causal);
+      return;
+    }
+    auto& keys = scratch[static_cast<std::size_t>(thread)];
+    order_row(scores + item * stride, causal, keys);
+    keep_top(keys, k, mask, head, row);
   });
 }
 

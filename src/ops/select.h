@@ -16,6 +16,11 @@ namespace seer {
 void select_blocks(const Context& context, const float* scores, std::int64_t stride,
                    const SelectParams& params, BlockMask& mask);
 
+/// The `k` best blocks of every row (ties go to the later column), all of a row that has no more. Scores as
+/// above; `mask` shaped and empty.
+void select_top_k(const Context& context, const float* scores, std::int64_t stride, std::int64_t k,
+                  BlockMask& mask);
+
 /// Sink + local baseline: the first block and a band that ends at the diagonal, `k` blocks per row in all
 /// (k by the nz_ratio rule), so that every row has as many blocks as top-k would give it.
 void select_sink_local(const SelectParams& params, BlockMask& mask);
