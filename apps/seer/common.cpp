@@ -157,7 +157,6 @@ void add_sparsity_flags(CLI::App& command, SparsityFlags& flags, const std::stri
   amount.add_option("--threshold", flags.threshold, "blocks whose predicted share of a row exceeds this");
   amount.add_option(top_p_flag, flags.top_p, "fewest blocks whose predicted shares of a row reach this");
   amount.add_option("--nz-ratio", flags.nz_ratio, "top-k per row, as the reference implementation counts");
-  amount.add_option("--token-budget", flags.token_budget, "tokens per decoded token (needs a decode gate)");
   amount.require_option(0, 1);
   command.add_flag("--last-block-dense", flags.last_block_dense, "the last two block rows attend densely");
 }
@@ -165,9 +164,6 @@ void add_sparsity_flags(CLI::App& command, SparsityFlags& flags, const std::stri
 ChosenSelector choose_selector(const SparsityFlags& flags, const ModelFlags& model_flags,
                                const ModelConfig& config, std::uint64_t seed) {
   using Rule = SparsityOptions::Rule;
-  SEER_CHECK(!flags.token_budget,
-             "--token-budget: needs a decode gate, which this version does not have; use --density, "
-             "--threshold, --nz-ratio or a top-p mass");
   ChosenSelector chosen;
   chosen.sparsity.last_block_dense = flags.last_block_dense;
   bool amount_given = false;

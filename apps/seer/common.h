@@ -56,11 +56,10 @@ struct LoadedModel {
 };
 LoadedModel load_model(const ModelFlags& flags);
 
-/// --selector, and one of --density, --threshold, --top-p, --nz-ratio, --token-budget; --last-block-dense.
+/// --selector, and one of --density, --threshold, --top-p, --nz-ratio; --last-block-dense.
 struct SparsityFlags {
   std::string selector;  // empty: gate when an amount is given, else dense
   std::optional<double> density, threshold, top_p, nz_ratio;
-  std::optional<std::int64_t> token_budget;
   bool last_block_dense = false;
 };
 /// `top_p_flag` is another name where --top-p means sampling.

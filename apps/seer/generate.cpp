@@ -11,6 +11,7 @@
 #include "common.h"
 #include "core/check.h"
 #include "core/progress.h"
+#include "decode_flags.h"
 #include "io/chat_template.h"
 #include "io/documents.h"
 #include "io/tensor_file.h"
@@ -23,6 +24,7 @@ namespace {
 struct Flags {
   ModelFlags model;
   SparsityFlags sparsity;
+  DecodeFlags decode;
   GenerateOptions generate;
   std::vector<std::string> prompts, prompt_files;
   std::string system;
@@ -93,19 +95,30 @@ void print_json(const std::vector<Prompt>& prompts, const GenerateResult& result
                             {"finish_reason", name_of(generation.reason)},
                             {"selector", name_of(chosen.kind)},
                             {"density", generation.prefill.density()},
-                            {"prefill_seconds", generation.prefill.seconds}}
+                            {"prefill_seconds", generation.prefill.seconds},
+                            {"decode_density", generation.decode.density()}}
                            .dump());
   }
 }
 
+std::string describe(const DecodeSparsity& decode) {
+  if (decode.gate == nullptr) return "dense";
+  return decode.rule == DecodeSparsity::Rule::kTokenBudget
+             ? fmt::format("token budget {}", decode.token_budget)
+             : fmt::format("threshold {:g}", decode.threshold);
+}
+
 void print_summary(const std::vector<Prompt>& prompts, const GenerateResult& result,
-                   const ChosenSelector& chosen) {
+                   const ChosenSelector& chosen, const DecodeSparsity& decode) {
   std::size_t prompt_tokens = 0;
   PrefillStats total;
+  DecodeDensity read;
   for (std::size_t i = 0; i < prompts.size(); ++i) {
     prompt_tokens += prompts[i].ids.size();
     total.selected_blocks += result.generations[i].prefill.selected_blocks;
     total.causal_blocks += result.generations[i].prefill.causal_blocks;
+    read.selected_blocks += result.generations[i].decode.selected_blocks;
+    read.total_blocks += result.generations[i].decode.total_blocks;
   }
   fmt::print(stderr,
              "prefill: {} tokens in {:.2f} s, selector {}, density {:.4f}; decode: {} tokens in {:.2f} s",
@@ -114,11 +127,13 @@ void print_summary(const std::vector<Prompt>& prompts, const GenerateResult& res
   if (result.decode_tokens > 0 && result.decode_seconds > 0)
     fmt::print(stderr, " ({:.1f} tokens/s)",
                static_cast<double>(result.decode_tokens) / result.decode_seconds);
-  fmt::print(stderr, "\n");
+  fmt::print(stderr, ", {}, density {:.4f}\n", describe(decode), read.density());
 }
 
 void run(const Flags& flags) {
   validate(flags.generate.sampling);
+  ModelFlags model_flags = flags.model;
+  SparsityFlags sparsity = flags.sparsity;
   std::vector<Prompt> prompts = read_prompts(flags);
   const LoadedModel model = load_model(flags.model);
   const Tokenizer tokenizer = Tokenizer::load(model.folder);
@@ -136,15 +151,18 @@ void run(const Flags& flags) {
     ids.push_back(prompt.ids);
     total_tokens += prompt.ids.size();
   }
+  const ChosenDecode decode = choose_decode(flags.decode, model_flags, sparsity, model.config);
   const ChosenSelector chosen =
-      choose_selector(flags.sparsity, flags.model, model.config, flags.generate.sampling.seed);
+      choose_selector(sparsity, model_flags, model.config, flags.generate.sampling.seed);
+  GenerateOptions options = flags.generate;
+  options.decode = decode.sparsity;
 
   const bool stream = prompts.size() == 1 && !flags.json;
   std::unique_ptr<Progress> progress =
       std::make_unique<Progress>("prefill", static_cast<double>(total_tokens));
   std::size_t finished_tokens = 0, current = 0;
   const GenerateResult result = generate(
-      *model.transformer, tokenizer, ids, flags.generate, chosen.selector.get(),
+      *model.transformer, tokenizer, ids, options, chosen.selector.get(),
       [&](std::size_t, std::string_view piece) {
         if (!stream) return;
         progress.reset();
@@ -166,7 +184,7 @@ void run(const Flags& flags) {
       fmt::print("--- {} ({})\n{}\n", i + 1, prompts[i].name, result.generations[i].text);
   }
   std::fflush(stdout);
-  print_summary(prompts, result, chosen);
+  print_summary(prompts, result, chosen, decode.sparsity);
 }
 
 }  // namespace
@@ -210,6 +228,7 @@ void add_generate(CLI::App& parent) {
 
   add_gate_flag(command, flags->model);
   add_sparsity_flags(command, flags->sparsity, "--select-top-p");
+  add_decode_flags(command, flags->decode);
   add_execution_flags(command, flags->model);
   add_context_flag(command, flags->model);
   command.add_flag("--json", flags->json, "print one JSON object per prompt");

@@ -74,6 +74,30 @@ TEST(SelectBlocks, MatchesTheDefinitionInChunks) {
   }
 }
 
+TEST(SelectTopK, KeepsTheLargestAndTheLaterOfEquals) {
+  const std::int64_t n = 70, first = 64;
+  const int heads = 3;
+  auto scores = scores_with_ties(heads, n, 22);
+  for (const std::int64_t k : {1, 5, 68, 200}) {
+    BlockMask mask(heads, first, n - first);
+    select_top_k(Context(2), scores.data(), n, k, mask);
+    for (int head = 0; head < heads; ++head) {
+      for (std::int64_t row = 0; row < n - first; ++row) {
+        const float* s = scores.data() + (head * (n - first) + row) * n;
+        const std::int64_t causal = first + row + 1;
+        for (std::int64_t j = 0; j < causal; ++j) {
+          std::int64_t better = 0;
+          for (std::int64_t i = 0; i < causal; ++i) better += s[i] > s[j] || (s[i] == s[j] && i > j);
+          ASSERT_EQ(mask.test(head, row, j), better < k)
+              << "head " << head << " row " << row << " block " << j;
+        }
+      }
+    }
+  }
+  BlockMask mask(heads, first, n - first);
+  EXPECT_THROW(select_top_k(Context(1), scores.data(), n, 0, mask), Error);
+}
+
 TEST(SelectBlocks, NanScoresSelectSomethingAndStayInBounds) {
   const std::int64_t n = 40;
   std::vector<float> scores(static_cast<std::size_t>(n * n), NAN);
