@@ -168,7 +168,7 @@ TEST(GoldenDecode, KeysProbabilitiesMasksAndOutputs) {
   for (const auto& file : files) {
     for (const CpuIsa isa : available_cpu_isas()) {
       const GoldenCase golden(file);
-      const Context context(2, isa);
+      const Context context(1, isa);
       int masks = 0;
       for (const auto& [name, tensor] : golden.store.tensors()) {
         if (!name.starts_with("mask_")) continue;
@@ -229,7 +229,7 @@ ModelConfig small_model() {
 TEST(DecodeSelector, KeysGrowToTheBitsOfAPrompts) {
   const ModelConfig model = small_model();
   const DecodeGate gate = random_gate(model, 24);
-  const Context context(2);
+  const Context context(1);
   const std::int64_t total = 64 * 4;
   std::vector<float> k(static_cast<std::size_t>(total * model.kv_size())),
       q(static_cast<std::size_t>(model.q_size()));
@@ -306,7 +306,7 @@ DecodeRun decode(std::int64_t prompt_tokens, std::int64_t count, const std::vect
   const auto folder = test::golden_path("tiny-qwen2");
   const ModelConfig config = load_model_config(folder.string());
   CpuTransformer model(std::make_shared<ModelWeights>(ModelWeights::load(folder.string(), config)), config,
-                       Context(2), {.kv_dtype = DType::kF32, .allow_bf16 = false});
+                       Context(1), {.kv_dtype = DType::kF32, .allow_bf16 = false});
   std::vector<std::int32_t> prompt(static_cast<std::size_t>(prompt_tokens));
   for (std::size_t i = 0; i < prompt.size(); ++i)
     prompt[i] =
