@@ -21,10 +21,11 @@ constexpr std::pair<SelectRule, std::string_view> kRules[] = {
 
 GateConfig parse_gate_config(const Json& json, const std::string& path) {
   GateConfig config;
-  SEER_CHECK(!holds_decode_gate(json),
-             "{}: expected a prefill gate (seerattn_gate_type), found a decode gate ({}); name that one with "
-             "--decode-gate",
-             path, kDecodeGateKey);
+  SEER_CHECK(
+      !holds_decode_gate(json),
+      "{}: expected a prefill gate (seerattn_gate_type), found a decode gate ({}), which `seer generate` "
+      "takes as --decode-gate",
+      path, kDecodeGateKey);
   const auto gate_type = required<std::string>(json, path, "seerattn_gate_type");
   try {
     config = parse_gate_type(gate_type);

@@ -69,8 +69,9 @@ struct Gate {
   }
 };
 
-/// Reads a gate folder: config.json, attn_gate_weights.pth or attn_gate_weights.safetensors, calibration.json
-/// where present. Throws Error when geometry does not fit the model, naming file, tensor and both shapes.
+/// Reads a prefill gate's folder: config.json, attn_gate_weights.pth or attn_gate_weights.safetensors,
+/// calibration.json where present. Throws Error when geometry does not fit the model, naming file, tensor and
+/// both shapes.
 Gate load_gate(const std::string& folder, const ModelConfig& model);
 
 /// Writes a gate folder (safetensors, or .pth that the reference reads), atomically file by file. The model's

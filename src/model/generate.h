@@ -80,7 +80,7 @@ struct GenerateOptions {
   std::vector<std::int32_t> end_tokens;  // instead of the model's end-of-sequence ids; empty: those
   std::vector<std::string> stop;         // the text ends before the first of these
   bool ignore_eos = false;
-  DecodeSparsity decode;
+  DecodeSparsity decode;  // dense without a gate
 };
 
 struct Generation {
