@@ -288,12 +288,7 @@ class Run {
     SEER_CHECK(options.held_out > 0 && options.held_out < count,
                "--held-out: expected at least 1 and fewer than the {} sequences, found {}", count,
                options.held_out);
-    std::error_code error;
     cache_ = options.cache.empty() ? fs::path(options.out) / "cache" : fs::path(options.cache);
-    for (const fs::path& folder : {fs::path(options.out), cache_}) {
-      fs::create_directories(folder, error);
-      SEER_CHECK(!error, "{}: cannot create the folder: {}", folder.string(), error.message());
-    }
     const std::string model_print = model_fingerprint(options.model_folder);
     Hash data;
     for (std::int64_t i = 0; i < count; ++i) {
@@ -324,6 +319,11 @@ class Run {
 
   DistillResult run() {
     if (is_finished()) return result_;
+    for (const fs::path& folder : {fs::path(options_.out), cache_}) {
+      std::error_code error;
+      fs::create_directories(folder, error);
+      SEER_CHECK(!error, "{}: cannot create the folder: {}", folder.string(), error.message());
+    }
     build_cache();
     return train();
   }
