@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "core/check.h"
+#include "core/mix.h"
 #include "core/progress.h"
 #include "io/mapped_file.h"
 #include "io/tensor_file.h"
@@ -26,15 +27,6 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-// ---- numbers that depend on their arguments alone ----
-
-std::uint64_t mix(std::uint64_t x) {
-  x += 0x9e3779b97f4a7c15u;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
 }
 
 /// FNV-1a.
