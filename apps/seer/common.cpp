@@ -10,10 +10,7 @@
 #include <limits>
 
 #include "core/check.h"
-#include "cuda/attention.h"
-#include "cuda_model/cuda_transformer.h"
 #include "io/tensor_file.h"
-#include "model/cpu_transformer.h"
 
 namespace fs = std::filesystem;
 using namespace seer;
@@ -105,46 +102,10 @@ Gate load_gate(const ModelFlags& flags, const ModelConfig& config) {
   return seer::load_gate(folder, config);
 }
 
-Device device_of(const ModelFlags& flags) {
-  SEER_CHECK(flags.device == "cpu" || flags.device == "cuda", "--device: expected cpu or cuda, found \"{}\"",
-             flags.device);
-  if (flags.device == "cpu") return Device::kCpu;
-  std::string reason;
-  SEER_CHECK(cuda::available(&reason), "--device cuda: {}; use --device cpu", reason);
-  return Device::kCuda;
-}
-
-TransformerOptions transformer_options(const ModelFlags& flags, DType weights) {
-  const bool on_gpu = device_of(flags) == Device::kCuda;
-  const std::string& dtype = flags.dtype;
-  SEER_CHECK(dtype == "auto" || dtype == "bfloat16" || dtype == (on_gpu ? "float16" : "float32"),
-             "--dtype: expected {}, bfloat16 or auto on the {}, found \"{}\"", on_gpu ? "float16" : "float32",
-             on_gpu ? "GPU" : "CPU", dtype);
-  TransformerOptions options;
-  options.allow_bf16 = dtype != "float32";
-  options.kv_dtype = options.allow_bf16 ? DType::kBF16 : DType::kF32;
-  options.gpu_dtype =
-      dtype == "float16" || (dtype == "auto" && weights == DType::kF16) ? DType::kF16 : DType::kBF16;
-  options.max_context = flags.max_context;
-  return options;
-}
-
-std::string_view dtype_name(Device device, const TransformerOptions& options) {
-  if (device == Device::kCuda) return options.gpu_dtype == DType::kF16 ? "float16" : "bfloat16";
-  return options.allow_bf16 ? "bfloat16" : "float32";
-}
-
 LoadedModel load_model(const ModelFlags& flags) {
-  const Device device = device_of(flags);
-  const Context context(flags.threads);
   LoadedModel model{.folder = model_folder(flags)};
   model.config = load_model_config(model.folder);
-  auto weights = std::make_shared<const ModelWeights>(ModelWeights::load(model.folder, model.config));
-  const TransformerOptions options = transformer_options(flags, weights->embedding.dtype);
-  if (device == Device::kCuda)
-    model.transformer = make_cuda_transformer(*weights, model.config, context, options);
-  else
-    model.transformer = std::make_unique<CpuTransformer>(std::move(weights), model.config, context, options);
+  model.transformer = load_transformer(model.folder, model.config, flags);
   return model;
 }
 

@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "api/load.h"
 #include "core/context.h"
 #include "io/tokenizer.h"
 #include "model/selector.h"
@@ -17,14 +18,10 @@ namespace CLI {
 class App;
 }
 
-/// MODEL, --device, --dtype, --threads, --max-context.
-struct ModelFlags {
+/// MODEL, --gate, --device, --dtype, --threads, --max-context.
+struct ModelFlags : seer::ModelOptions {
   std::string model;  // empty: the embedded model
   std::string gate;   // empty: the embedded model's gates, if that is the model
-  std::string device = "cpu";
-  std::string dtype = "auto";
-  int threads = 0;
-  std::int64_t max_context = 0;
 };
 void add_model_argument(CLI::App& command, ModelFlags& flags);
 void add_execution_flags(CLI::App& command, ModelFlags& flags);  ///< --device, --dtype, --threads
@@ -39,14 +36,6 @@ std::string model_folder(const ModelFlags& flags);
 std::string gate_folder(const ModelFlags& flags);
 /// Loads gate_folder(); throws Error, saying how to name one, when there is none.
 seer::Gate load_gate(const ModelFlags& flags, const seer::ModelConfig& config);
-
-/// Throws Error saying why when the device cannot be used.
-seer::Device device_of(const ModelFlags& flags);
-/// `weights` is the stored dtype, which "auto" follows on a GPU. Throws Error for a dtype that the device
-/// lacks.
-seer::TransformerOptions transformer_options(const ModelFlags& flags, seer::DType weights);
-/// "float32", "bfloat16" or "float16"
-std::string_view dtype_name(seer::Device device, const seer::TransformerOptions& options);
 
 /// A model ready to run. `gate` is empty until wanted.
 struct LoadedModel {

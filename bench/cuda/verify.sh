@@ -12,6 +12,7 @@
 #   tests                            every test of the kernels against float64
 #   memcheck, initcheck, synccheck   compute-sanitizer over tests of every kind (`prefill_cases`, ... below)
 #   prefill, masks, shapes, decode   seer bench attention, every case checked against float64
+#   gate                             seer bench gate, and sparse attention with the gate's time in it
 #   target                           pooled attention, and bench distill, whose losses are compared with the CPU's
 #   gates                            the same with masks saved from real gates, --masks FOLDER/*.mask
 #   peers                            cuDNN, FlashAttention-2, FlexAttention, Triton; needs torch with CUDA
@@ -24,7 +25,7 @@ set -u
 . "$(dirname "$0")/phases.sh"
 
 declare -A programs=([seer]=apps/seer/seer [cuda_test]=tests/cuda/cuda_test)
-phases=tests=300,memcheck=600+initcheck=600+synccheck=600,prefill=300,masks=120,shapes=120,decode=60,target=120,peers=600
+phases=tests=300,memcheck=600+initcheck=600+synccheck=600,prefill=300,masks=120,shapes=120,decode=60,gate=120,target=120,peers=600
 phases+=,same-bits=120
 declare -A flags=([masks]="" [mask-shape]="" [phases]=$phases)
 # Tests for compute-sanitizer: small, of every kind of case.
@@ -48,6 +49,8 @@ join_cases() {  # PREFIX CASE... -> a filter of exactly these
   sanitized+=:$(join_cases Cases/Decode.MatchesFloat64/ $decode_cases)
   sanitized+=:$(join_cases 'Cases/PooledTarget.*/' $target_cases)
   sanitized+=':Cases/GateTrain.OneStepHasTheCpusGradient/two_matrices*'
+  sanitized+=':RopeStore.*:RopeTable.*:Cases/RopePool.MatchesFloat64/heads_5_1:Gate.*:Select.*:Cases/GateSelectCase.*/chunk*'
+  sanitized+=':CudaModel.ChunksGiveTheLossesOfOneShot:CudaModel.DecodingContinuesAPrefill:CudaModel.ObserversSee*'
 }
 
 bench() {  # NAME FLAG...
@@ -76,6 +79,9 @@ run_phase() {  # runs $phase under the command prefix $limited; 77: cannot run h
         bench shape_mha --heads 32 --kv-heads 32 --lengths 8192,32768 --densities 0.5,0.1 &&
         bench shape_fp16 "${llama[@]}" --dtype float16 --lengths 8192,32768 --densities 0.5,0.1 ;;
     decode) bench decode "${llama[@]}" --op decode --lengths 8192,32768,131072 --densities 0.1 ;;
+    gate)
+      "${limited[@]}" "${programs[seer]}" bench gate --device cuda --json "$out/gate.json" &&
+        bench attention_gate "${llama[@]}" --lengths 8192,32768,131072 --densities 0.5,0.1 --masks gate ;;
     target)
       bench target "${llama[@]}" --op target --lengths 8192,32768,131072 &&
         bench target_gqa7 --heads 28 --kv-heads 4 --op target --lengths 8192,32768 &&

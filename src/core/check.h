@@ -4,17 +4,11 @@
 
 #include <fmt/core.h>
 
-#include <stdexcept>
-#include <string>
 #include <utility>
 
-namespace seer {
+#include "seer/error.h"
 
-/// A bad input. what() is one line, ready to be shown.
-class Error : public std::runtime_error {
- public:
-  using std::runtime_error::runtime_error;
-};
+namespace seer {
 
 /// Throws Error with a formatted message.
 template <class... Args>

@@ -29,6 +29,9 @@ struct Library {
   decltype(&cublasLtMatrixLayoutSetAttribute) layout_set = nullptr;
   decltype(&cublasLtMatmulPreferenceCreate) preference_create = nullptr;
   decltype(&cublasLtMatmulPreferenceSetAttribute) preference_set = nullptr;
+  decltype(&cublasLtMatmulDescDestroy) desc_destroy = nullptr;
+  decltype(&cublasLtMatrixLayoutDestroy) layout_destroy = nullptr;
+  decltype(&cublasLtMatmulPreferenceDestroy) preference_destroy = nullptr;
 
   static const Library& get() {
     static const Library library = open();
@@ -68,6 +71,9 @@ struct Library {
     load(library.layout_set, "cublasLtMatrixLayoutSetAttribute");
     load(library.preference_create, "cublasLtMatmulPreferenceCreate");
     load(library.preference_set, "cublasLtMatmulPreferenceSetAttribute");
+    load(library.desc_destroy, "cublasLtMatmulDescDestroy");
+    load(library.layout_destroy, "cublasLtMatrixLayoutDestroy");
+    load(library.preference_destroy, "cublasLtMatmulPreferenceDestroy");
     return library;
   }
 };
@@ -93,7 +99,7 @@ cudaDataType_t data_type(DType dtype) {
 using Key = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t,
                        std::int64_t, std::int64_t, std::int64_t, int, bool, bool, DType, DType, bool, bool>;
 
-/// What is worked out once for a shape. Lives as long as its Blas; the descriptors are a few hundred bytes.
+/// What is worked out once for a shape; some hundred bytes, kept as long as the Blas.
 struct Plan {
   cublasLtMatmulDesc_t desc = nullptr;
   cublasLtMatrixLayout_t first = nullptr, second = nullptr, out = nullptr;
@@ -167,7 +173,16 @@ Blas::Blas() : impl_(std::make_unique<Impl>()) {
         "preference");
 }
 
-Blas::~Blas() { impl_->library.destroy(impl_->handle); }
+Blas::~Blas() {
+  const Library& library = impl_->library;
+  for (const auto& [key, plan] : impl_->plans) {
+    library.desc_destroy(plan.desc);
+    for (const cublasLtMatrixLayout_t layout : {plan.first, plan.second, plan.out})
+      library.layout_destroy(layout);
+  }
+  library.preference_destroy(impl_->preference);
+  library.destroy(impl_->handle);
+}
 
 void Blas::matmul(const MatmulParams& p, Stream stream) {
   if (p.m == 0 || p.n == 0 || p.batch == 0) return;

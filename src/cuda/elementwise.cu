@@ -6,8 +6,10 @@
 #include <cmath>
 #include <type_traits>
 
+#include "core/mix.h"
 #include "cuda/check.h"
 #include "cuda/elementwise.h"
+#include "cuda/lanes.cuh"
 #include "cuda/ptx.cuh"
 
 namespace seer::cuda {
@@ -16,48 +18,8 @@ namespace {
 constexpr int kThreads = 256;
 
 template <class T>
-__device__ __forceinline__ float2 widen(std::uint32_t pair) {
-  if constexpr (std::is_same_v<T, __half>) {
-    return __half22float2(*reinterpret_cast<const __half2*>(&pair));
-  } else {
-    return make_float2(__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000u));
-  }
-}
-
-/// Eight values from 16 bytes.
-template <class T>
-__device__ __forceinline__ void widen8(const uint4& packed, float (&values)[8]) {
-  const std::uint32_t words[4] = {packed.x, packed.y, packed.z, packed.w};
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const float2 pair = widen<T>(words[i]);
-    values[2 * i] = pair.x;
-    values[2 * i + 1] = pair.y;
-  }
-}
-
-template <class T>
-__device__ __forceinline__ uint4 pack8(const float (&values)[8]) {
-  return make_uint4(ptx::pack<T>(values[0], values[1]), ptx::pack<T>(values[2], values[3]),
-                    ptx::pack<T>(values[4], values[5]), ptx::pack<T>(values[6], values[7]));
-}
-
-template <class T>
 __device__ __forceinline__ float to_float(T value) {
   return static_cast<float>(value);
-}
-
-__device__ __forceinline__ float warp_sum(float value) {
-#pragma unroll
-  for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(0xffffffffu, value, offset);
-  return value;
-}
-
-__device__ __forceinline__ float warp_max(float value) {
-#pragma unroll
-  for (int offset = 16; offset > 0; offset /= 2)
-    value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, offset));
-  return value;
 }
 
 /// Over a CTA of kThreads, for every thread, always in the same order.
@@ -182,12 +144,8 @@ template <class T>
 __global__ void fill_uniform_kernel(T* out, std::int64_t count, float range, std::uint64_t seed) {
   for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count;
        i += static_cast<std::int64_t>(gridDim.x) * blockDim.x) {
-    // SplitMix64 (Steele, Lea, Flood 2014) of the index.
-    std::uint64_t z = seed + (static_cast<std::uint64_t>(i) + 1) * 0x9e3779b97f4a7c15u;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    z ^= z >> 31;
-    const float uniform = (static_cast<float>(z >> 40) + 0.5f) * 0x1p-24f;
+    const std::uint64_t random = mix(mix(seed) ^ static_cast<std::uint64_t>(i));
+    const float uniform = (static_cast<float>(random >> 40) + 0.5f) * 0x1p-24f;
     out[i] = static_cast<T>(range * (2 * uniform - 1));
   }
 }

@@ -2,6 +2,7 @@
 #include <cuda_runtime.h>
 
 #include "cuda/gate_train_kernels.h"
+#include "cuda/lanes.cuh"
 
 namespace seer::cuda {
 
@@ -18,11 +19,6 @@ unsigned blocks_of(std::int64_t items, std::int64_t per_block) {
 
 __device__ std::int64_t global_thread() {
   return static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-}
-
-__device__ double warp_sum(double value) {
-  for (int distance = 16; distance > 0; distance /= 2) value += __shfl_xor_sync(0xffffffffu, value, distance);
-  return value;
 }
 
 /// One pair of channels a thread.

@@ -13,6 +13,7 @@
 
 #include "cuda/device_array.h"
 #include "cuda/gate_launch.h"
+#include "cuda/lanes.cuh"
 #include "cuda/ptx.cuh"
 #include "ops/gate.h"
 
@@ -41,22 +42,6 @@ struct Raw {
 struct Channels {
   float value[16];
 };
-
-template <class T>
-__device__ __forceinline__ void widen(const uint4& packed, float* out) {
-  const std::uint32_t words[4] = {packed.x, packed.y, packed.z, packed.w};
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    if constexpr (std::is_same_v<T, __half>) {
-      const float2 pair = __half22float2(*reinterpret_cast<const __half2*>(&words[i]));
-      out[2 * i] = pair.x;
-      out[2 * i + 1] = pair.y;
-    } else {
-      out[2 * i] = __uint_as_float(words[i] << 16);
-      out[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
-    }
-  }
-}
 
 template <class T>
 __device__ __forceinline__ uint4 narrow(const float* x) {
@@ -229,8 +214,8 @@ __global__ void __launch_bounds__(kThreads, 2) rope_pool_kernel(RopePoolParams p
       const float* norm = is_query ? p.q_norm : p.k_norm;
 #pragma unroll
       for (int t = 0; t < L::kTokens; ++t) {
-        widen<T>(raw[t].low, x[t].value);
-        widen<T>(raw[t].high, x[t].value + 8);
+        widen8<T>(raw[t].low, x[t].value);
+        widen8<T>(raw[t].high, x[t].value + 8);
         if (kNorm && norm != nullptr) normalise<kDim>(x[t], norm, p.norm_eps, octet);
         raw[t] = rotate<T>(x[t], cos[t], sin[t]);
       }
@@ -281,8 +266,8 @@ __global__ void __launch_bounds__(kThreads) rope_store_kernel(RopeStoreParams p)
   Raw raw = load_raw<T, kDim>(static_cast<const T*>(p.qkv) + b * p.qkv_stride + head * kDim, octet);
   if (head < p.num_heads + p.num_kv_heads) {
     Channels x;
-    widen<T>(raw.low, x.value);
-    widen<T>(raw.high, x.value + 8);
+    widen8<T>(raw.low, x.value);
+    widen8<T>(raw.high, x.value + 8);
     const float* norm = head < p.num_heads ? p.q_norm : p.k_norm;
     float cos[8], sin[8];
     load_floats(cos, p.cos + position * (kDim / 2) + octet * 8);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/mix.h"
 #include "cuda/device_array.h"
 #include "cuda/gate_launch.h"
 #include "cuda/select.cuh"
@@ -59,13 +60,6 @@ __global__ void __launch_bounds__(kThreads) select_sink_local_kernel(BaselineMas
   add_selected(p.selected_blocks, fill_row(max(0, causal - band), causal, true,
                                            reinterpret_cast<std::uint32_t*>(p.mask + item * p.mask_words),
                                            static_cast<int>(2 * p.mask_words), threadIdx.x % 32));
-}
-
-__host__ __device__ std::uint64_t mix(std::uint64_t x) {
-  x += 0x9e3779b97f4a7c15u;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
 }
 
 /// Keeps the diagonal block and the k - 1 blocks before it whose random numbers are largest, the later ones

@@ -12,12 +12,11 @@
 #include <cmath>
 #include <cstdint>
 
+#include "cuda/lanes.cuh"
 #include "cuda/ptx.cuh"
 #include "ops/select_params.h"
 
 namespace seer::cuda {
-
-inline constexpr unsigned kAllLanes = 0xffffffffu;
 
 /// SelectParams, resolved for a call.
 struct RowRule {
@@ -47,19 +46,6 @@ __device__ __forceinline__ void for_chunks(int causal, const Body& body) {
       for (int c = begin; c < begin + kGroup; ++c) body(c);
     }
   }
-}
-
-template <class T>
-__device__ __forceinline__ T warp_sum(T value) {
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2) value += __shfl_xor_sync(kAllLanes, value, step);
-  return value;
-}
-
-__device__ __forceinline__ float warp_max(float value) {
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2) value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, step));
-  return value;
 }
 
 inline constexpr float kLog2E = 1.44269504088896340736f;

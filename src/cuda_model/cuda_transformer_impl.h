@@ -73,7 +73,7 @@ class CudaTransformer final : public Transformer {
   void run_mlp(const DeviceLayer& layer, std::int64_t rows, float* x, std::uint16_t* normed,
                std::uint16_t* gate_up, std::uint16_t* activated);
 
-  void plan_memory(std::int64_t tokens, std::int64_t chunk);
+  void plan_memory(std::int64_t tokens, std::int64_t chunk, std::int64_t gate_keys);
   void prefill_chunk(const PrefillRequest& request, Selection& selection, const ChunkView& chunk);
   void prefill_layer(const PrefillRequest& request, Selection& selection, const ChunkView& chunk, int layer);
   /// mask nullptr: dense.

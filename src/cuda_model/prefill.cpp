@@ -75,12 +75,13 @@ struct CudaTransformer::Selection {
 };
 
 /// Makes sure that the prompt will fit before any of it is computed.
-void CudaTransformer::plan_memory(std::int64_t tokens, std::int64_t chunk) {
+void CudaTransformer::plan_memory(std::int64_t tokens, std::int64_t chunk, std::int64_t gate_keys) {
   const std::int64_t hidden = config_.hidden_size, inner = config_.intermediate_size;
   const std::int64_t per_token =
       6 * hidden + 2 * (2 * config_.q_size() + 2 * config_.kv_size() + 3 * inner) + 4 * config_.num_heads;
   const std::int64_t held = static_cast<std::int64_t>(prefill_->x.size()) / hidden;
-  const std::int64_t scratch = std::max<std::int64_t>(0, chunk - held) * per_token;
+  const std::int64_t scratch = std::max<std::int64_t>(0, chunk - held) * per_token +
+                               2 * std::max<std::int64_t>(0, gate_keys - prefill_->gate_keys.size());
   const std::int64_t pages = std::max<std::int64_t>(0, blocks_for(tokens) - pages_->pages_at_hand());
   std::size_t free_bytes = 0, total_bytes = 0;
   cuda::check(cudaMemGetInfo(&free_bytes, &total_bytes), "prefill");
@@ -116,7 +117,12 @@ PrefillResult CudaTransformer::run_prefill(Sequence& sequence, const PrefillRequ
                                     : selection.by_density    ? kOracleChunkTokens
                                                               : kChunkTokens;
   const std::int64_t chunk_tokens = std::min(wanted_chunk, blocks_for(total) * kBlockSize);
-  plan_memory(total, chunk_tokens);
+  const std::int64_t gate_keys = selection.gate == nullptr
+                                     ? 0
+                                     : std::int64_t{config_.num_layers} *
+                                           selection.settings().gate->num_k_heads(config_) *
+                                           blocks_for(total) * selection.gate_config().gate_hidden_size;
+  plan_memory(total, chunk_tokens, gate_keys);
   sequence.extend(total);
 
   upload(std::vector<std::int32_t>(request.tokens.begin(), request.tokens.end()), s.tokens, *stream_);
@@ -151,8 +157,7 @@ PrefillResult CudaTransformer::run_prefill(Sequence& sequence, const PrefillRequ
     const std::int64_t blocks = blocks_for(total), dim = selection.gate_config().gate_hidden_size;
     s.gate_rope.fill(RopeTable(config_.rope, static_cast<int>(dim), total), kBlockSize, blocks, stream);
     s.gate_q.reserve_discard(config_.num_heads * blocks_for(chunk_tokens) * dim);
-    s.gate_keys.reserve_discard(config_.num_layers * selection.settings().gate->num_k_heads(config_) *
-                                blocks * dim);
+    s.gate_keys.reserve_discard(gate_keys);
   }
   if (request.nll != nullptr) s.nll.reserve_discard(total);
 

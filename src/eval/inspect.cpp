@@ -62,7 +62,6 @@ class Inspector final : public LayerObserver {
         std::copy_n(target + (map.head * rows + row) * stride, first_row + row + 1,
                     map.values.data() + (first_row + row) * result_.blocks);
     }
-    log_sum_exp(input, nullptr, dense_lse_);
     for (std::size_t i = 0; i < selectors_.size(); ++i) {
       mask_.reset(result_.num_heads, first_row, rows);
       if (!selectors_[i]->select(context_, input, mask_)) select_all(mask_);
@@ -70,8 +69,8 @@ class Inspector final : public LayerObserver {
       SettingInspection& setting = result_.settings[i];
       copy_rows(mask_, setting.masks[static_cast<std::size_t>(input.layer)]);
       HeadInspection* heads = setting.heads.data() + input.layer * result_.num_heads;
-      add_recall(input, mask_, heads, &HeadInspection::recall);
-      add_recall(input, oracle_, heads, &HeadInspection::oracle_recall);
+      add_recall(seen, mask_, heads, &HeadInspection::recall);
+      add_recall(seen, oracle_, heads, &HeadInspection::oracle_recall);
       for (int head = 0; head < result_.num_heads; ++head) {
         heads[head].causal_blocks += mask_.causal_blocks() / result_.num_heads;
         for (std::int64_t row = 0; row < rows; ++row) heads[head].selected_blocks += mask_.count(head, row);
@@ -80,29 +79,30 @@ class Inspector final : public LayerObserver {
   }
 
  private:
-  /// lse [num_heads, num_tokens]
-  void log_sum_exp(const SelectInput& input, const BlockMask* mask, Buffer<float>& lse) {
-    lse.reserve_discard(result_.num_heads * input.num_tokens);
+  /// lse_ [num_heads, num_tokens] of the selected blocks.
+  void log_sum_exp(const SelectInput& input, const BlockMask& mask) {
+    lse_.reserve_discard(result_.num_heads * input.num_tokens);
     out_.reserve_discard(input.num_tokens * result_.num_heads * input.kv.head_dim);
     attention_prefill(context_, {.q = input.q,
                                  .out = out_.data(),
-                                 .lse = lse.data(),
+                                 .lse = lse_.data(),
                                  .num_tokens = input.num_tokens,
                                  .q_offset = input.q_offset,
                                  .num_heads = result_.num_heads,
                                  .scale = input.scale,
                                  .kv = input.kv,
-                                 .mask = mask});
+                                 .mask = &mask});
   }
 
   /// Adds the chunk's part of a mean over the prompt's tokens. Rounding may put a full row above 1.
-  void add_recall(const SelectInput& input, const BlockMask& mask, HeadInspection* heads,
+  void add_recall(const LayerObservation& seen, const BlockMask& mask, HeadInspection* heads,
                   double HeadInspection::*member) {
-    log_sum_exp(input, &mask, lse_);
+    const SelectInput& input = *seen.input;
+    log_sum_exp(input, mask);
     for (int head = 0; head < result_.num_heads; ++head) {
       double sum = 0;
       for (std::int64_t i = head * input.num_tokens; i < (head + 1) * input.num_tokens; ++i)
-        sum += std::min(std::exp(static_cast<double>(lse_[i]) - dense_lse_[i]), 1.0);
+        sum += std::min(std::exp(static_cast<double>(lse_[i]) - seen.lse[i]), 1.0);
       heads[head].*member += sum / static_cast<double>(input.total_tokens);
     }
   }
@@ -129,7 +129,7 @@ class Inspector final : public LayerObserver {
   Inspection& result_;
   std::vector<std::unique_ptr<Selector>> selectors_;
   BlockMask mask_, oracle_;
-  Buffer<float> out_, lse_, dense_lse_;
+  Buffer<float> out_, lse_;
 };
 
 void check_indices(const std::vector<int>& indices, int count, const char* what) {

@@ -40,6 +40,7 @@ struct CpuTransformer::Scratch {
   Buffer<float> gate, up;            // [tokens, intermediate]
   Buffer<float> cos, sin;            // [tokens, head_dim / 2]
   Buffer<float> target;              // [num_heads, rows, blocks], observers only
+  Buffer<float> lse;                 // [num_heads, tokens], observers only
   Buffer<float> q_pooled, k_pooled;  // observers only
   Buffer<float> logits;
   std::vector<PagedKv> views;  // decode: one per sequence
@@ -207,7 +208,8 @@ void CpuTransformer::observe(const PrefillRequest& request, const SelectInput& i
                         .target = attention.pooled_target,
                         .target_stride = attention.pooled_target_stride,
                         .mask = wants.mask ? mask : nullptr,
-                        .input = wants.input ? &input : nullptr};
+                        .input = wants.input ? &input : nullptr,
+                        .lse = attention.lse};
   const auto pool = [&](const float* x, int heads, std::int64_t stride, unsigned pools, Buffer<float>& out) {
     if (pools == 0) return static_cast<const float*>(nullptr);
     out.reserve_discard(seen.rows * heads * pool_count(pools) * config_.head_dim);
@@ -268,7 +270,12 @@ void CpuTransformer::prefill_chunk(Sequence& sequence, const PrefillRequest& req
                                      .scale = scale,
                                      .kv = kv,
                                      .mask = sparse ? &s.mask : nullptr};
-    if (request.observer != nullptr && request.observer->wants().target) {
+    const ObserverWants wants = request.observer != nullptr ? request.observer->wants() : ObserverWants{};
+    if (wants.input) {
+      s.lse.reserve_discard(config_.num_heads * tokens);
+      attention.lse = s.lse.data();
+    }
+    if (wants.target) {
       SEER_CHECK(!sparse, "prefill: the pooled attention is observed in a dense prefill only");
       attention.pooled_target_stride = first_row + rows;
       s.target.reserve_discard(config_.num_heads * rows * attention.pooled_target_stride);

@@ -13,19 +13,9 @@
 #include "model/decode_selector.h"
 #include "model/selector.h"
 #include "model/transformer.h"
+#include "seer/options.h"
 
 namespace seer {
-
-/// How a token is drawn. Applied in the order of Hugging Face's generate(): repetition penalty, temperature,
-/// top-k, top-p, min-p.
-struct SamplingOptions {
-  float temperature = 0;         // 0: the largest logit (the first of equals)
-  std::int64_t top_k = 0;        // keep the k most likely tokens; 0: all
-  float top_p = 1;               // keep the fewest most likely tokens whose probabilities reach top_p
-  float min_p = 0;               // drop tokens less likely than min_p times the most likely one
-  float repetition_penalty = 1;  // divides positive and multiplies negative logits of tokens seen before
-  std::uint64_t seed = 0;
-};
 
 /// Throws Error naming the option (as the program's flag) that is out of its range.
 void validate(const SamplingOptions& options);

@@ -11,6 +11,7 @@
 #include "ops/attention.h"
 #include "ops/block_mask.h"
 #include "ops/select.h"
+#include "seer/options.h"
 
 namespace seer {
 
@@ -35,13 +36,6 @@ enum class SelectorKind { kDense, kGate, kOracle, kLocal, kRandom };
 SelectorKind parse_selector_kind(std::string_view name);  ///< throws Error listing the names
 std::string_view name_of(SelectorKind kind);
 
-/// How the user asks for a sparsity; resolved to SelectParams for a prompt length.
-struct SparsityOptions {
-  enum class Rule { kAdaptive, kNzRatio, kThreshold, kTopP, kResidual };
-  Rule rule = Rule::kAdaptive;
-  double value = 1.0;  // density (adaptive), nz_ratio, threshold or mass
-  bool last_block_dense = false;
-};
 SparsityOptions::Rule parse_rule(
     std::string_view name);  ///< adaptive | nz_ratio | threshold | top_p | residual
 std::string_view name_of(SparsityOptions::Rule rule);

@@ -44,7 +44,7 @@ struct PrefillStats {
 struct ObserverWants {
   bool target = false;  // the pooled attention of section 6; needs a dense prefill
   bool mask = false;
-  bool input = false;    // SelectInput; CPU only
+  bool input = false;    // SelectInput and lse; CPU only
   unsigned q_pools = 0;  // PoolSet
   unsigned k_pools = 0;
 };
@@ -61,6 +61,7 @@ struct LayerObservation {
   std::int64_t target_stride = 0;
   const BlockMask* mask = nullptr;  // nullptr also where all causal blocks were computed
   const SelectInput* input = nullptr;
+  const float* lse = nullptr;  // [num_heads, tokens of the chunk] log-sum-exp of attention's scores
 };
 
 /// Sees every layer of every chunk of a prefill, for distillation, calibration and inspection.

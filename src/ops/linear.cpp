@@ -117,6 +117,14 @@ void gemv_many(const Context& context, const LinearParams* params, int count) {
   });
 }
 
+/// oneDNN keeps the primitives of shapes that it has seen: some 30 KB each, and prompts of all lengths make
+/// ever new ones. A model's shapes with a few numbers of rows are enough; by default it keeps 1024.
+void limit_cached_products() {
+  constexpr int kProducts = 64;
+  static const dnnl_status_t status = dnnl_set_primitive_cache_capacity(kProducts);
+  SEER_CHECK(status == dnnl_success, "linear: oneDNN refused a cache of {} products", kProducts);
+}
+
 /// Many rows of x, products of bf16: x is rounded, weights are used as stored, sums are float32. On CPUs with
 /// AMX oneDNN uses it.
 void gemm_bf16(const Context& context, const LinearParams& p) {
@@ -139,7 +147,7 @@ void gemm_bf16(const Context& context, const LinearParams& p) {
     sum.append_sum(1.0f);
     attributes.set_post_ops(sum);
   }
-  // oneDNN keeps the primitives of shapes that it has seen.
+  limit_cached_products();
   const dnnl::matmul product({{x_desc, w_desc, y_desc}, attributes, engine});
   product.execute(stream, {{DNNL_ARG_SRC, memory(x_desc, engine, x.data())},
                            {DNNL_ARG_WEIGHTS, memory(w_desc, engine, const_cast<void*>(p.w.data))},

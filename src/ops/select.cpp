@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/check.h"
+#include "core/mix.h"
 #include "ops/select_baseline.h"
 
 namespace seer {
@@ -62,13 +63,6 @@ void keep_residual(std::vector<std::uint64_t>& keys, const float* scores, std::i
     mask.set(head, row, block_of(key));
     left -= score;
   }
-}
-
-std::uint64_t mix(std::uint64_t x) {
-  x += 0x9e3779b97f4a7c15u;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
 }
 
 }  // namespace

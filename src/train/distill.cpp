@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "core/check.h"
+#include "core/mix.h"
 #include "core/progress.h"
 #include "io/mapped_file.h"
 #include "io/tensor_file.h"
@@ -26,15 +27,6 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-// ---- numbers that depend on their arguments alone ----
-
-std::uint64_t mix(std::uint64_t x) {
-  x += 0x9e3779b97f4a7c15u;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
 }
 
 /// FNV-1a.
@@ -288,12 +280,7 @@ class Run {
     SEER_CHECK(options.held_out > 0 && options.held_out < count,
                "--held-out: expected at least 1 and fewer than the {} sequences, found {}", count,
                options.held_out);
-    std::error_code error;
     cache_ = options.cache.empty() ? fs::path(options.out) / "cache" : fs::path(options.cache);
-    for (const fs::path& folder : {fs::path(options.out), cache_}) {
-      fs::create_directories(folder, error);
-      SEER_CHECK(!error, "{}: cannot create the folder: {}", folder.string(), error.message());
-    }
     const std::string model_print = model_fingerprint(options.model_folder);
     Hash data;
     for (std::int64_t i = 0; i < count; ++i) {
@@ -324,6 +311,11 @@ class Run {
 
   DistillResult run() {
     if (is_finished()) return result_;
+    for (const fs::path& folder : {fs::path(options_.out), cache_}) {
+      std::error_code error;
+      fs::create_directories(folder, error);
+      SEER_CHECK(!error, "{}: cannot create the folder: {}", folder.string(), error.message());
+    }
     build_cache();
     return train();
   }

@@ -95,6 +95,7 @@ TEST_F(Distill, LowersTheLossItTrainsOn) {
   const DistillResult again = distill(transformer, sequences, settings);
   EXPECT_TRUE(again.finished);
   EXPECT_EQ(again.quality.recall, result.quality.recall);
+  EXPECT_FALSE(fs::exists(fs::path(settings.out) / "cache"));
 }
 
 TEST_F(Distill, AnInterruptedRunEndsWithTheSameBits) {
