@@ -6,6 +6,7 @@
 #include <cstring>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "core/check.h"
 #include "io/tensor_file.h"
@@ -83,7 +84,7 @@ struct GoldenCase {
   const float* query(std::int64_t position) const { return q.data() + (position - prompt) * model.q_size(); }
   const float* key(std::int64_t position) const { return k.data() + position * model.kv_size(); }
 
-  /// What follows a compared tensor's name: the blocks that are full have a key, the last may be zeros.
+  /// Blocks that are full have a key; the expected entry of one that is not is zeros.
   void expect_keys(const CompressedKeys& keys, const std::string& name) const {
     const auto expected = store.get(name).as<float>();
     std::vector<float> rows = rows_of(keys);
