@@ -14,6 +14,7 @@
 
 #include "bench_attention.h"
 #include "bench_peak.h"
+#include "common.h"
 #include "core/buffer.h"
 #include "core/check.h"
 #include "core/context.h"
@@ -272,8 +273,5 @@ void bench_attention_cpu(const AttentionBenchFlags& given) {
                                    {"repeats", flags.repeats},
                                    {"clock", flags.clock},
                                    {"records", records}};
-  std::ofstream file(flags.json);
-  file << document.dump(1) << '\n';
-  file.close();
-  SEER_CHECK(file.good(), "--json {}: cannot write", flags.json);
+  write_json_file(flags.json, document.dump(1));
 }

@@ -14,7 +14,6 @@
 #include "commands.h"
 #include "common.h"
 #include "core/check.h"
-#include "cuda/attention.h"
 #include "io/tensor_file.h"
 #include "ops/block_mask.h"
 #include "train/random_samples.h"
@@ -76,11 +75,7 @@ double largest_difference(const std::vector<double>& actual, const std::vector<d
 }
 
 void bench_distill(const Flags& flags) {
-  SEER_CHECK(flags.device == "cpu" || flags.device == "cuda", "--device: expected cpu or cuda, found \"{}\"",
-             flags.device);
-  const bool on_gpu = flags.device == "cuda";
-  std::string reason;
-  SEER_CHECK(!on_gpu || cuda::available(&reason), "--device cuda: {}", reason);
+  const bool on_gpu = device_of({.device = flags.device}) == Device::kCuda;
   SEER_CHECK(on_gpu || !flags.check, "--check: compares with the CPU, so only with --device cuda");
   SEER_CHECK(
       flags.layers > 0 && flags.kv_heads > 0 && flags.heads > 0 && flags.heads % flags.kv_heads == 0 &&

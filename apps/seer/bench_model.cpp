@@ -196,10 +196,7 @@ void run_cpu(const Flags& flags) {
                                    {"weights_mib", weights},
                                    {"kv_mib", kv},
                                    {"records", records}};
-  std::ofstream file(flags.json);
-  file << document.dump(1) << '\n';
-  file.close();
-  SEER_CHECK(file.good(), "--json {}: cannot write", flags.json);
+  write_json_file(flags.json, document.dump(1));
 }
 
 void run(Flags flags) {

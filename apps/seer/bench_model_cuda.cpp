@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <random>
@@ -188,8 +187,5 @@ void bench_model_cuda(const BenchModelFlags& flags) {
   for (const std::int64_t context : flags.contexts)
     document["decode"].push_back(bench_decode(flags, subject, context, copy_rate));
   if (flags.json.empty()) return;
-  std::ofstream file(flags.json);
-  file << document.dump(1) << '\n';
-  file.close();
-  SEER_CHECK(file.good(), "--json {}: cannot write", flags.json);
+  write_json_file(flags.json, document.dump(1));
 }

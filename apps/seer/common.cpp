@@ -243,3 +243,10 @@ std::string command_line() {
   }
   return line;
 }
+
+void write_json_file(const std::string& path, const std::string& json) {
+  std::ofstream file(path);
+  file << json << '\n';
+  file.close();
+  SEER_CHECK(file.good(), "--json {}: cannot write", path);
+}

@@ -85,5 +85,8 @@ struct TextFlags {
 };
 void add_text_flags(CLI::App& command, TextFlags& flags);
 
+/// Writes a benchmark's results, --json, with a line end. Throws Error when it cannot.
+void write_json_file(const std::string& path, const std::string& json);
+
 /// The command line as it was typed, for records of results.
 std::string command_line();

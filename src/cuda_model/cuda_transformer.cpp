@@ -57,8 +57,8 @@ CudaTransformer::~CudaTransformer() = default;
 float CudaTransformer::scale() const { return 1.0f / std::sqrt(static_cast<float>(config_.head_dim)); }
 
 void CudaTransformer::product(const void* x, std::int64_t m, const std::uint16_t* w, std::int64_t n,
-                              std::int64_t k, void* y, const void* bias, bool into_residual) {
-  const DType out = into_residual ? DType::kF32 : dtype();
+                              std::int64_t k, void* y, const void* bias, Output output) {
+  const DType out = output == Output::kRounded ? dtype() : DType::kF32;
   if (m <= cuda::kMaxGemvRows) {
     cuda::gemv({.x = x,
                 .w = w,
@@ -69,7 +69,7 @@ void CudaTransformer::product(const void* x, std::int64_t m, const std::uint16_t
                 .dtype = dtype(),
                 .out_dtype = out,
                 .bias = bias,
-                .add_to_y = into_residual},
+                .add_to_y = output == Output::kAdded},
                stream_->get());
     return;
   }
@@ -85,7 +85,7 @@ void CudaTransformer::product(const void* x, std::int64_t m, const std::uint16_t
                 .transpose_b = true,
                 .dtype = dtype(),
                 .out_dtype = out,
-                .beta = into_residual ? 1.0f : 0.0f,
+                .beta = output == Output::kAdded ? 1.0f : 0.0f,
                 .bias = bias},
                stream_->get());
 }
@@ -95,7 +95,7 @@ void CudaTransformer::run_mlp(const DeviceLayer& layer, std::int64_t rows, float
   const std::int64_t hidden = config_.hidden_size, inner = config_.intermediate_size;
   product(normed, rows, layer.gate_up.data(), 2 * inner, hidden, gate_up, layer.gate_up_bias.data());
   cuda::silu_multiply(gate_up, dtype(), rows, inner, activated, stream_->get());
-  product(activated, rows, layer.down.data(), hidden, inner, x, layer.down_bias.data(), true);
+  product(activated, rows, layer.down.data(), hidden, inner, x, layer.down_bias.data(), Output::kAdded);
 }
 
 void CudaTransformer::compute_logits(const float* x, std::int64_t rows, std::uint16_t* normed,
@@ -103,31 +103,7 @@ void CudaTransformer::compute_logits(const float* x, std::int64_t rows, std::uin
   const std::int64_t hidden = config_.hidden_size;
   cuda::rms_norm(x, weights_.final_norm.data(), config_.rms_norm_eps, rows, hidden, normed, dtype(),
                  stream_->get());
-  if (rows <= cuda::kMaxGemvRows) {
-    cuda::gemv({.x = normed,
-                .w = weights_.head(),
-                .y = logits,
-                .m = static_cast<int>(rows),
-                .n = config_.vocab_size,
-                .k = hidden,
-                .dtype = dtype(),
-                .out_dtype = DType::kF32},
-               stream_->get());
-    return;
-  }
-  blas_.matmul({.a = normed,
-                .lda = hidden,
-                .b = weights_.head(),
-                .ldb = hidden,
-                .c = logits,
-                .ldc = config_.vocab_size,
-                .m = rows,
-                .n = config_.vocab_size,
-                .k = hidden,
-                .transpose_b = true,
-                .dtype = dtype(),
-                .out_dtype = DType::kF32},
-               stream_->get());
+  product(normed, rows, weights_.head(), config_.vocab_size, hidden, logits, nullptr, Output::kFloat);
 }
 
 std::unique_ptr<Transformer> make_cuda_transformer(const ModelWeights& weights, const ModelConfig& config,

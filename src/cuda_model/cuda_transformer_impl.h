@@ -64,9 +64,11 @@ class CudaTransformer final : public Transformer {
   void run_decode(std::span<Sequence* const> sequences, std::span<const std::int32_t> tokens, float* logits,
                   std::int32_t* next) override;
 
-  /// y [m, n] = x [m, k] w^T (+ bias), into float32 added to y where `into_residual`.
+  /// What becomes of a product: rounded to dtype, kept in float32, or added to float32.
+  enum class Output { kRounded, kFloat, kAdded };
+  /// y [m, n] = x [m, k] w^T (+ bias); bias has y's type.
   void product(const void* x, std::int64_t m, const std::uint16_t* w, std::int64_t n, std::int64_t k, void* y,
-               const void* bias = nullptr, bool into_residual = false);
+               const void* bias = nullptr, Output output = Output::kRounded);
   /// float32 logits [rows, vocab] of residual rows x; `normed` holds rows x hidden values.
   void compute_logits(const float* x, std::int64_t rows, std::uint16_t* normed, float* logits);
   /// The MLP on residual rows x.

@@ -112,7 +112,8 @@ void CudaTransformer::launch_decode(int batch) {
     attention.seqlens_k = tokens + 2 * batch;
     attention.workspace = d.workspace.data();
     cuda::attention_decode(attention, stream);
-    product(d.attention.data(), batch, layer.o.data(), hidden, q_size, d.x.data(), layer.o_bias.data(), true);
+    product(d.attention.data(), batch, layer.o.data(), hidden, q_size, d.x.data(), layer.o_bias.data(),
+            Output::kAdded);
     cuda::rms_norm(d.x.data(), layer.post_attention_norm.data(), config_.rms_norm_eps, batch, hidden,
                    d.normed.data(), dtype(), stream);
     run_mlp(layer, batch, d.x.data(), d.normed.data(), d.gate_up.data(), d.activated.data());

@@ -84,6 +84,10 @@ std::int64_t DeviceWeights::matrix_bytes() const {
   return 2 * elements;
 }
 
+DeviceHalves upload_rounded(std::span<const float> values, DType dtype) {
+  return values.empty() ? DeviceHalves() : Uploader(dtype).join({values});
+}
+
 DeviceWeights upload_weights(const ModelWeights& weights, const ModelConfig& config, DType dtype) {
   check_room(config);
   Uploader upload(dtype);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "cuda/device_array.h"
@@ -35,6 +36,9 @@ struct DeviceWeights {
   /// Bytes that a decoding step reads: all matrices, of the embedding only as lm_head.
   std::int64_t matrix_bytes() const;
 };
+
+/// Values rounded to `dtype`; empty for none.
+DeviceHalves upload_rounded(std::span<const float> values, DType dtype);
 
 /// Throws Error naming the sizes when they do not fit into the device's free memory.
 DeviceWeights upload_weights(const ModelWeights& weights, const ModelConfig& config, DType dtype);

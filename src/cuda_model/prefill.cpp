@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <span>
+#include <type_traits>
 #include <vector>
 
 #include "core/check.h"
@@ -41,11 +43,12 @@ std::vector<T> download(const T* data, std::int64_t count, const OwnedStream& st
 }
 
 template <class T>
-void upload(const std::vector<T>& values, cuda::DeviceArray<T>& array, const OwnedStream& stream) {
+void upload(std::type_identity_t<std::span<const T>> values, cuda::DeviceArray<T>& array,
+            const OwnedStream& stream) {
   array.reserve_discard(static_cast<std::int64_t>(values.size()));
-  cuda::check(cudaMemcpyAsync(array.data(), values.data(), values.size() * sizeof(T), cudaMemcpyHostToDevice,
-                              stream.get()),
-              "prefill");
+  cuda::check(
+      cudaMemcpyAsync(array.data(), values.data(), values.size_bytes(), cudaMemcpyHostToDevice, stream.get()),
+      "prefill");
 }
 
 }  // namespace
@@ -125,7 +128,7 @@ PrefillResult CudaTransformer::run_prefill(Sequence& sequence, const PrefillRequ
   plan_memory(total, chunk_tokens, gate_keys);
   sequence.extend(total);
 
-  upload(std::vector<std::int32_t>(request.tokens.begin(), request.tokens.end()), s.tokens, *stream_);
+  upload(request.tokens, s.tokens, *stream_);
   upload(sequence.pages(), s.page_table, *stream_);
   std::vector<std::int32_t> lengths;
   for (std::int64_t first = 0; first < total; first += chunk_tokens) {
@@ -278,7 +281,7 @@ void CudaTransformer::prefill_layer(const PrefillRequest& request, Selection& se
   if (request.observer != nullptr) observe(*request.observer, wants, chunk, index, sparse);
 
   product(s.attention.data(), chunk.tokens, layer.o.data(), hidden, q_size, s.x.data(), layer.o_bias.data(),
-          true);
+          Output::kAdded);
   timer_.mark(Stage::kProjection);
   cuda::rms_norm(s.x.data(), layer.post_attention_norm.data(), config_.rms_norm_eps, chunk.tokens, hidden,
                  s.normed.data(), dtype(), stream);
@@ -350,32 +353,25 @@ bool CudaTransformer::select(Selection& selection, const ChunkView& chunk, int i
       const int k_heads = selection.settings().gate->num_k_heads(config_), dim = gate.gate_hidden_size;
       const std::int64_t blocks = blocks_for(chunk.total);
       std::uint16_t* keys = s.gate_keys.data() + index * k_heads * blocks * dim;
-      const float* cos = s.gate_rope.cos.data() + first_row * dim / 2;
-      const float* sin = s.gate_rope.sin.data() + first_row * dim / 2;
-      cuda::gate_project({.x = s.k_pooled.data(),
-                          .n = rows,
-                          .x_heads = config_.num_kv_heads,
-                          .in_dim = pool_count(gate.k_pools) * config_.head_dim,
-                          .w = weights.k_weight.data(),
-                          .heads = k_heads,
-                          .out_dim = dim,
-                          .cos = cos,
-                          .sin = sin,
-                          .out = keys + first_row * dim,
-                          .out_head_stride = blocks * dim},
-                         stream);
-      cuda::gate_project({.x = s.q_pooled.data(),
-                          .n = rows,
-                          .x_heads = heads,
-                          .in_dim = pool_count(gate.q_pools) * config_.head_dim,
-                          .w = weights.q_weight.data(),
-                          .heads = heads,
-                          .out_dim = dim,
-                          .cos = cos,
-                          .sin = sin,
-                          .out = s.gate_q.data(),
-                          .out_head_stride = rows * dim},
-                         stream);
+      const auto project = [&](const DeviceFloats& pooled, int x_heads, unsigned pools,
+                               const DeviceHalves& weight, int out_heads, std::uint16_t* out,
+                               std::int64_t out_head_stride) {
+        cuda::gate_project({.x = pooled.data(),
+                            .n = rows,
+                            .x_heads = x_heads,
+                            .in_dim = pool_count(pools) * config_.head_dim,
+                            .w = weight.data(),
+                            .heads = out_heads,
+                            .out_dim = dim,
+                            .cos = s.gate_rope.cos.data() + first_row * dim / 2,
+                            .sin = s.gate_rope.sin.data() + first_row * dim / 2,
+                            .out = out,
+                            .out_head_stride = out_head_stride},
+                           stream);
+      };
+      project(s.k_pooled, config_.num_kv_heads, gate.k_pools, weights.k_weight, k_heads,
+              keys + first_row * dim, blocks * dim);
+      project(s.q_pooled, heads, gate.q_pools, weights.q_weight, heads, s.gate_q.data(), rows * dim);
       timer_.mark(Stage::kGate);
       cuda::gate_select({.q = s.gate_q.data(),
                          .q_head_stride = rows * dim,

@@ -15,16 +15,12 @@
 #include "ops/block_mask.h"
 #include "ops/select.h"
 #include "support.h"
-#include "support/compare.h"
+#include "support/inputs.h"
 
 namespace seer::cuda {
 namespace {
 
-std::vector<float> normal(std::int64_t size, unsigned seed, float scale) {
-  std::vector<float> values(static_cast<std::size_t>(size));
-  test::fill_normal(values, seed, scale);
-  return values;
-}
+using test::normal;
 
 std::vector<float> rounded(const std::vector<float>& values) {
   return from_storage(to_storage(values, DType::kBF16), DType::kBF16);

@@ -11,16 +11,12 @@
 #include "io/tensor_file.h"
 #include "model/cpu_transformer.h"
 #include "support/golden.h"
+#include "support/inputs.h"
 
 namespace seer {
 namespace {
 
-std::vector<std::int32_t> some_tokens(std::int64_t count, std::int64_t vocab) {
-  std::vector<std::int32_t> tokens(static_cast<std::size_t>(count));
-  for (std::size_t i = 0; i < tokens.size(); ++i)
-    tokens[i] = static_cast<std::int32_t>((i * i * 31 + i * 7 + 3) % static_cast<std::uint64_t>(vocab));
-  return tokens;
-}
+using test::some_tokens;
 
 /// One folder's model on both devices.
 struct Both {

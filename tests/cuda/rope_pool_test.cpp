@@ -17,19 +17,15 @@
 #include "cuda/device_array.h"
 #include "ops/gate.h"
 #include "support.h"
-#include "support/compare.h"
+#include "support/inputs.h"
 
 namespace seer::cuda {
 namespace {
 
+using test::normal;
+
 constexpr int kBlock = 64;
 constexpr float kEps = 1e-5f;
-
-std::vector<float> normal(std::int64_t size, unsigned seed) {
-  std::vector<float> values(static_cast<std::size_t>(size));
-  test::fill_normal(values, seed);
-  return values;
-}
 
 /// Angles of one position, as the tables hold them before rounding.
 double angle_of(std::int64_t position, int pair, int dim) {

@@ -7,11 +7,13 @@
 #include "model/cpu_transformer.h"
 #include "support/compare.h"
 #include "support/golden.h"
+#include "support/inputs.h"
 
 namespace seer {
 namespace {
 
 using test::all_close;
+using test::some_tokens;
 
 /// A model folder of the golden data, run in float32 throughout.
 struct TinyModel {
@@ -38,13 +40,6 @@ struct TinyModel {
     return all;
   }
 };
-
-std::vector<std::int32_t> some_tokens(std::int64_t count, std::int64_t vocab) {
-  std::vector<std::int32_t> tokens(static_cast<std::size_t>(count));
-  for (std::size_t i = 0; i < tokens.size(); ++i)
-    tokens[i] = static_cast<std::int32_t>((i * i * 31 + i * 7 + 3) % static_cast<std::uint64_t>(vocab));
-  return tokens;
-}
 
 std::vector<std::filesystem::path> tiny_models() {
   std::vector<std::filesystem::path> folders;

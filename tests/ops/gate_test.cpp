@@ -8,33 +8,15 @@
 
 #include "core/check.h"
 #include "ops/reference/gate.h"
-#include "support/compare.h"
+#include "support/inputs.h"
 
 namespace seer {
 namespace {
 
 using test::all_close;
-
-std::vector<float> normal(std::int64_t size, unsigned seed, float scale = 1.0f) {
-  std::vector<float> values(static_cast<std::size_t>(size));
-  test::fill_normal(values, seed, scale);
-  return values;
-}
-
-std::vector<float> poisoned(std::int64_t size) {
-  return std::vector<float>(static_cast<std::size_t>(size), NAN);
-}
-
-/// Runs `body` for every instruction set and for one and two threads.
-template <class Body>
-void on_every_context(Body&& body) {
-  for (const CpuIsa isa : available_cpu_isas()) {
-    for (const int threads : {1, 2}) {
-      SCOPED_TRACE(std::string(name_of(isa)) + ", threads " + std::to_string(threads));
-      body(Context(threads, isa));
-    }
-  }
-}
+using test::normal;
+using test::on_every_context;
+using test::poisoned;
 
 TEST(BlockPool, MatchesTheDefinition) {
   for (const std::int64_t tokens : {1, 63, 64, 65, 200}) {
