@@ -113,9 +113,7 @@ void bench_gate(const GateBenchOptions& options, const std::function<void(const 
     time({.step = "rope + pool"}, pipeline.rope_bytes() + pipeline.pool_bytes(), 0,
          [&](Stream s) { pipeline.rope_pool(s); });
     time({.step = "project k"}, pipeline.project_bytes(), 0, [&](Stream s) { pipeline.project_k(s); });
-    time({.step = "rope q"}, pipeline.rope_q_bytes(), 0, [&](Stream s) { pipeline.rope_q(s); });
-    const double gate_bytes =
-        pipeline.pool_bytes() + pipeline.project_bytes() + pipeline.rope_q_bytes() + pipeline.select_bytes();
+    const double gate_bytes = pipeline.pool_bytes() + pipeline.project_bytes() + pipeline.select_bytes();
     constexpr std::pair<SelectRule, const char*> kRules[] = {{SelectRule::kNzRatio, "nz_ratio"},
                                                              {SelectRule::kThreshold, "threshold"},
                                                              {SelectRule::kResidual, "residual"},

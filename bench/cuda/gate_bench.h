@@ -21,8 +21,7 @@ struct GateBenchOptions {
 /// between kernels that are queued already.
 struct GateTiming {
   std::int64_t length = 0;
-  /// "rope", "rope + pool", "project k", "rope q", "select"; "on top of rope": all but "rope" together, less
-  /// "rope" alone.
+  /// "rope", "rope + pool", "project k", "select"; "on top of rope": the last three together, less "rope".
   std::string step;
   std::string rule;    // of "select" and what contains it
   double density = 0;  // that the rule selected, counted

@@ -32,13 +32,12 @@ GatePipeline::GatePipeline(const GateShape& s)
       cache_(blocks_ * kBlockSize * 2 * s.kv_heads * s.head_dim),
       weights_(std::int64_t{kLayers} * s.heads * kKeyPools * s.head_dim * s.head_dim),
       gate_q_(blocks_ * s.heads * s.head_dim),
+      k_pooled_(blocks_ * s.kv_heads * kKeyPools * s.head_dim),
       gate_k_(gate_q_.size()),
       cos_(blocks_ * kBlockSize * s.head_dim / 2),
       sin_(cos_.size()),
       block_cos_(blocks_ * s.head_dim / 2),
       block_sin_(block_cos_.size()),
-      q_pooled_(gate_q_.size()),
-      k_pooled_(blocks_ * s.kv_heads * kKeyPools * s.head_dim),
       page_table_(blocks_),
       mask_(s.heads * blocks_ * mask_words_),
       selected_(1) {
@@ -83,8 +82,10 @@ void GatePipeline::rope(Stream stream) { cuda::rope_pool(rope_params(), stream);
 
 void GatePipeline::rope_pool(Stream stream) {
   RopePoolParams p = rope_params();
-  p.q_pooled = q_pooled_.data();
-  p.k_pooled = k_pooled_.data();
+  p.q_gate = gate_q_.data();
+  p.k_gate = k_pooled_.data();
+  p.block_cos = block_cos_.data();
+  p.block_sin = block_sin_.data();
   cuda::rope_pool(p, stream);
 }
 
@@ -104,25 +105,11 @@ void GatePipeline::project_k(Stream stream) {
                stream);
 }
 
-void GatePipeline::rope_q(Stream stream) {
-  const GateShape& s = shape_;
-  gate_project({.x = q_pooled_.data(),
-                .n = blocks_,
-                .x_heads = s.heads,
-                .in_dim = s.head_dim,
-                .heads = s.heads,
-                .out_dim = s.head_dim,
-                .cos = block_cos_.data(),
-                .sin = block_sin_.data(),
-                .out = gate_q_.data(),
-                .out_head_stride = blocks_ * s.head_dim},
-               stream);
-}
-
 void GatePipeline::select(const SelectParams& params, Stream stream) {
   const GateShape& s = shape_;
   gate_select({.q = gate_q_.data(),
-               .q_head_stride = blocks_ * s.head_dim,
+               .q_head_stride = s.head_dim,
+               .q_row_stride = s.heads * s.head_dim,
                .k = gate_k_.data(),
                .k_head_stride = blocks_ * s.head_dim,
                .heads = s.heads,
@@ -139,7 +126,6 @@ void GatePipeline::select(const SelectParams& params, Stream stream) {
 void GatePipeline::all(const SelectParams& params, Stream stream) {
   rope_pool(stream);
   project_k(stream);
-  rope_q(stream);
   select(params, stream);
 }
 
@@ -166,11 +152,10 @@ double GatePipeline::density(const SelectParams& params) {
 double GatePipeline::rope_bytes() const {
   return static_cast<double>(2 * qkv_.bytes() + cos_.bytes() + sin_.bytes());
 }
-double GatePipeline::pool_bytes() const { return static_cast<double>(q_pooled_.bytes() + k_pooled_.bytes()); }
+double GatePipeline::pool_bytes() const { return static_cast<double>(gate_q_.bytes() + k_pooled_.bytes()); }
 double GatePipeline::project_bytes() const {
   return static_cast<double>(weights_.bytes() / kLayers + k_pooled_.bytes() + gate_k_.bytes());
 }
-double GatePipeline::rope_q_bytes() const { return static_cast<double>(q_pooled_.bytes() + gate_q_.bytes()); }
 double GatePipeline::select_bytes() const {
   return static_cast<double>(gate_q_.bytes() + gate_k_.bytes() + mask_.bytes());
 }

@@ -24,11 +24,10 @@ class GatePipeline {
   explicit GatePipeline(const GateShape& shape);
 
   void rope(Stream stream);       // RoPE and the cache alone
-  void rope_pool(Stream stream);  // and pooling
+  void rope_pool(Stream stream);  // and pooling, with RoPE of the pooled queries
   void project_k(Stream stream);  // successive calls use the weights of different layers
-  void rope_q(Stream stream);
   void select(const SelectParams& params, Stream stream);
-  /// The last four.
+  /// The last three.
   void all(const SelectParams& params, Stream stream);
 
   /// The rule's parameters that select about this share of the causal blocks, by bisection.
@@ -43,7 +42,6 @@ class GatePipeline {
   double rope_bytes() const;
   double pool_bytes() const;  // on top
   double project_bytes() const;
-  double rope_q_bytes() const;
   double select_bytes() const;
 
  private:
@@ -51,8 +49,8 @@ class GatePipeline {
 
   GateShape shape_;
   std::int64_t blocks_, mask_words_;
-  DeviceArray<std::uint16_t> qkv_, q_, cache_, weights_, gate_q_, gate_k_;
-  DeviceArray<float> cos_, sin_, block_cos_, block_sin_, q_pooled_, k_pooled_;
+  DeviceArray<std::uint16_t> qkv_, q_, cache_, weights_, gate_q_, k_pooled_, gate_k_;
+  DeviceArray<float> cos_, sin_, block_cos_, block_sin_;
   DeviceArray<std::int32_t> page_table_;
   DeviceArray<std::uint64_t> mask_, selected_;
   int layer_ = 0;

@@ -11,13 +11,12 @@
 
 namespace seer::cuda {
 
-/// out = rope(x * w), or rope(x) where w is nullptr (then in_dim == out_dim and x_heads == heads). x is
-/// rounded to bf16 for the product, which accumulates in float32. Head h reads x head h / (heads / x_heads).
+/// out = rope(x * w), accumulated in float32. Head h reads x head h / (heads / x_heads).
 struct GateProjectParams {
-  const float* x = nullptr;  // [n, x_heads, in_dim]
+  const void* x = nullptr;  // bf16 [n, x_heads, in_dim]
   std::int64_t n = 0;
   int x_heads = 0;
-  int in_dim = 0;              // with w: a multiple of 64 up to 512
+  int in_dim = 0;              // a multiple of 64 up to 512
   const void* w = nullptr;     // bf16 [heads, in_dim, out_dim]
   int heads = 0;               // a multiple of x_heads
   int out_dim = 0;             // a multiple of 16 up to 256
@@ -36,9 +35,11 @@ inline constexpr std::int64_t kMaxSelectBlocks = 4096;
 /// Scores q . k * dim^-0.5 of block rows [first_row, first_row + rows) against key blocks up to each row's
 /// own, the softmax, and the blocks that `select` keeps.
 struct GateSelectParams {
-  const void* q = nullptr;  // bf16, element (h, i, d) at q[h * q_head_stride + i * dim + d], i < rows
+  /// bf16, element (h, i, d) at q[h * q_head_stride + i * q_row_stride + d], i < rows.
+  const void* q = nullptr;
   std::int64_t q_head_stride = 0;
-  const void* k = nullptr;  // bf16, element (h, j, d) as in q, j < first_row + rows
+  std::int64_t q_row_stride = 0;
+  const void* k = nullptr;  // bf16, element (h, j, d) at k[h * k_head_stride + j * dim + d]
   std::int64_t k_head_stride = 0;
   int heads = 0;
   int k_heads = 0;  // query head h uses key head h / (heads / k_heads)
@@ -52,8 +53,9 @@ struct GateSelectParams {
   std::uint64_t* selected_blocks = nullptr;  // the number of blocks kept is added; nullptr: not wanted
 };
 
-/// Throws Error on parameters outside the stated set and when CUDA reports an error. Rows longer than 1024
-/// blocks keep their scores in half precision while they are compared.
+/// Throws Error on parameters outside the stated set and when CUDA reports an error. Every rule but
+/// kThreshold keeps the scores of rows longer than 1024 blocks in half precision while they are compared;
+/// kThreshold too where dim is neither 64 nor 128.
 void gate_select(const GateSelectParams& params, Stream stream);
 
 }  // namespace seer::cuda

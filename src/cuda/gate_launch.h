@@ -1,6 +1,8 @@
 // Launchers of the gate's kernels; the public functions have checked the parameters. Internal to src/cuda.
 #pragma once
 
+#include <cuda.h>
+
 #include <cstdint>
 
 #include "cuda/gate.h"
@@ -16,10 +18,25 @@ void launch_rope_table(const double* inv_freq, int dim, double attention_factor,
 void launch_rope_pool(const RopePoolParams& params, CUstream_st* stream);
 void launch_rope_store(const RopeStoreParams& params, CUstream_st* stream);
 
+/// Any output size.
 void launch_gate_project(const GateProjectParams& params, CUstream_st* stream);
+/// Output sizes 64 and 128, by wgmma. Maps: panels of 64 columns of x [n][x_heads * in_dim / 64], and the
+/// weights [heads * in_dim][out_dim].
+struct GateProjectMaps {
+  CUtensorMap x, w;
+};
+template <int kDim>
+void launch_gate_project(const GateProjectMaps& maps, const GateProjectParams& params, CUstream_st* stream);
+
 /// kDim: the gate's hidden size, 0 for any.
 template <int kDim>
 void launch_gate_select(const GateSelectParams& params, CUstream_st* stream);
+/// kThreshold for the hidden sizes 64 and 128, by wgmma.
+struct GateSelectMaps {
+  CUtensorMap q, k;
+};
+template <int kDim>
+void launch_gate_threshold(const GateSelectMaps& maps, const GateSelectParams& params, CUstream_st* stream);
 
 void launch_select_blocks(const SelectBlocksParams& params, CUstream_st* stream);
 /// `k` blocks a row, rows from `dense_from` on all.

@@ -16,6 +16,7 @@
 
 #include "cuda/device_array.h"
 #include "cuda/gate_launch.h"
+#include "cuda/launch.cuh"
 #include "cuda/ptx.cuh"
 #include "cuda/select.cuh"
 
@@ -77,11 +78,12 @@ __global__ void __launch_bounds__(GateSelect<Score, kTiles, kChunks, kDim>::kThr
   const __nv_bfloat16* const q = static_cast<const __nv_bfloat16*>(p.q) + head * p.q_head_stride;
   const __nv_bfloat16* const k =
       static_cast<const __nv_bfloat16*>(p.k) + head / (p.heads / p.k_heads) * p.k_head_stride;
-  const auto query = [&](int row) { return q + (tile_row + min(row, rows - 1)) * p.dim; };
+  const auto query = [&](int row) { return q + (tile_row + min(row, rows - 1)) * p.q_row_stride; };
   const auto key = [&](int column) {
     return k + static_cast<std::int64_t>(min(column, columns - 1)) * p.dim;
   };
   const float scale = 1.0f / sqrtf(static_cast<float>(p.dim));
+  ptx::wait_for_previous_kernel();
   const auto store = [&](int column, const float(&sum)[kTiles][4]) {
 #pragma unroll
     for (int m = 0; m < kTiles; ++m) {
@@ -180,11 +182,9 @@ void launch_gate_select_case(const GateSelectParams& p, CUstream_st* stream) {
   const auto kernel = gate_select_kernel<Score, kTiles, kChunks, kDim>;
   const std::int64_t blocks = p.first_row + p.rows;
   const int bytes = Config::shared_bytes(blocks);
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "gate_select");
   const std::int64_t tiles = (p.rows + Config::kRows - 1) / Config::kRows;
-  kernel<<<static_cast<unsigned>(tiles * p.heads), Config::kThreads, bytes, stream>>>(p, row_rule(p.select),
-                                                                                      Config::pitch(blocks));
-  check(cudaGetLastError(), "gate_select");
+  launch_early("gate_select", kernel, dim3(static_cast<unsigned>(tiles * p.heads)), Config::kThreads, bytes,
+               stream, p, row_rule(p.select), Config::pitch(blocks));
 }
 
 /// More rows a CTA read the keys less often; longer rows leave room for fewer, and for half precision only.

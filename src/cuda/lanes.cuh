@@ -27,6 +27,22 @@ __device__ __forceinline__ float warp_max(float value) {
   return value;
 }
 
+/// u[i] of lane t of a quad becomes u[t] of lane i.
+__device__ __forceinline__ void transpose_quad(std::uint32_t (&u)[4], int lane) {
+  const bool odd = lane % 2 != 0;
+  const bool upper = lane % 4 >= 2;
+#pragma unroll
+  for (int i = 0; i < 4; i += 2) {
+    const std::uint32_t got = __shfl_xor_sync(kAllLanes, odd ? u[i] : u[i + 1], 1);
+    (odd ? u[i] : u[i + 1]) = got;
+  }
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const std::uint32_t got = __shfl_xor_sync(kAllLanes, upper ? u[i] : u[i + 2], 2);
+    (upper ? u[i] : u[i + 2]) = got;
+  }
+}
+
 /// Eight values of T (bf16 or fp16) from 16 bytes.
 template <class T>
 __device__ __forceinline__ void widen8(const uint4& packed, float* values) {

@@ -26,6 +26,7 @@
 #include <cstdint>
 
 #include "cuda/check.h"
+#include "cuda/lanes.cuh"
 #include "cuda/prefill.h"
 #include "cuda/prefill_item.h"
 #include "cuda/prefill_order.h"
@@ -483,29 +484,13 @@ struct PrefillComputer {
           const int n = (panel * 4 + i) * 4 + 2 * r;
           u[i] = ptx::pack<T>(o[n] * inverse, o[n + 1] * inverse);
         }
-        transpose_quad(u);
+        transpose_quad(u, lane);
         if (own) {
           *reinterpret_cast<uint4*>(row + panel * 32 + lane % 4 * 8) = make_uint4(u[0], u[1], u[2], u[3]);
         }
       }
     }
     if constexpr (kTarget) target.end(item, lse_log2);
-  }
-
-  /// u[i] of lane t of a quad becomes u[t] of lane i.
-  __device__ __forceinline__ void transpose_quad(std::uint32_t (&u)[4]) const {
-    const bool odd = lane % 2 != 0;
-    const bool upper = lane % 4 >= 2;
-#pragma unroll
-    for (int i = 0; i < 4; i += 2) {
-      const std::uint32_t got = __shfl_xor_sync(0xffffffffu, odd ? u[i] : u[i + 1], 1);
-      (odd ? u[i] : u[i + 1]) = got;
-    }
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const std::uint32_t got = __shfl_xor_sync(0xffffffffu, upper ? u[i] : u[i + 2], 2);
-      (upper ? u[i] : u[i + 2]) = got;
-    }
   }
 };
 

@@ -53,6 +53,19 @@ __device__ __forceinline__ void mbarrier_wait(std::uint32_t barrier, std::uint32
   }
 }
 
+// ---- kernels that overlap ----
+
+/// Lets the stream's next kernel start if it was launched by launch_early(); it starts once every CTA has
+/// called this or ended.
+__device__ __forceinline__ void let_next_kernel_start() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+
+/// Waits until the kernels before this one have ended and what they wrote can be read.
+__device__ __forceinline__ void wait_for_previous_kernel() {
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+
 // ---- named barriers ----
 
 __device__ __forceinline__ void named_barrier_sync(int barrier, int threads) {

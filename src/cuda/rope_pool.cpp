@@ -35,9 +35,9 @@ void check_params(const char* name, const Params& p) {
 }
 
 /// A set of pools, where pooled values are wanted.
-void check_pools(const char* name, unsigned pools, const float* pooled) {
+void check_pools(const char* name, unsigned pools, bool wanted) {
   constexpr unsigned kAll = kPoolMax | kPoolMin | kPoolAvg;
-  SEER_CHECK(pooled == nullptr || (pools != 0 && (pools & ~kAll) == 0),
+  SEER_CHECK(!wanted || (pools != 0 && (pools & ~kAll) == 0),
              "rope_pool: {} must be a set of max, min, avg, got {}", name, pools);
 }
 
@@ -54,8 +54,12 @@ void rope_table(const double* inv_freq, int dim, double attention_factor, std::i
 void rope_pool(const RopePoolParams& p, Stream stream) {
   constexpr std::int64_t kMostBlocks = 65535;
   check_params("rope_pool", p);
-  check_pools("q_pools", p.q_pools, p.q_pooled);
-  check_pools("k_pools", p.k_pools, p.k_pooled);
+  check_pools("q_pools", p.q_pools, p.q_pooled != nullptr || p.q_gate != nullptr);
+  check_pools("k_pools", p.k_pools, p.k_pooled != nullptr || p.k_gate != nullptr);
+  SEER_CHECK((p.block_cos == nullptr) == (p.block_sin == nullptr) &&
+                 (p.block_cos == nullptr || pool_count(p.q_pools) == 1),
+             "rope_pool: block_cos and block_sin go together and with one pool of queries, got {} pools",
+             pool_count(p.q_pools));
   SEER_CHECK(p.first_position % kBlockSize == 0 && p.first_position >= 0,
              "rope_pool: first_position must be a multiple of {}, got {}", kBlockSize, p.first_position);
   SEER_CHECK(p.num_tokens >= 0 && blocks_for(p.num_tokens) <= kMostBlocks,

@@ -182,6 +182,7 @@ __global__ void __launch_bounds__(kThreads, 2) rope_pool_kernel(RopePoolParams p
   const int slot = threadIdx.x / L::kOctets;
   const int tokens = static_cast<int>(min(std::int64_t{kBlock}, p.num_tokens - block * kBlock));
   const std::int64_t page = p.cache.page_table[p.first_position / kBlock + block];
+  ptx::let_next_kernel_start();
 
   bool valid[L::kTokens];
   float cos[L::kTokens][8], sin[L::kTokens][8];
@@ -195,6 +196,14 @@ __global__ void __launch_bounds__(kThreads, 2) rope_pool_kernel(RopePoolParams p
     const std::int64_t row = (p.first_position + token) * (kDim / 2) + octet * 8;
     load_floats(cos[t], p.cos + row);
     load_floats(sin[t], p.sin + row);
+  }
+
+  // Of the pooled query's channel that this thread joins; the sine with the sign of its half.
+  float block_cos = 1, block_sin = 0;
+  if (p.block_cos != nullptr && threadIdx.x < kDim) {
+    const std::int64_t at = block * (kDim / 2) + threadIdx.x % (kDim / 2);
+    block_cos = p.block_cos[at];
+    block_sin = threadIdx.x < kDim / 2 ? -p.block_sin[at] : p.block_sin[at];
   }
 
   Raw next[L::kTokens];
@@ -227,12 +236,13 @@ __global__ void __launch_bounds__(kThreads, 2) rope_pool_kernel(RopePoolParams p
         store_raw<T, kDim>(destination<T>(p, head, block * kBlock + in_block, page, in_block), octet, raw[t]);
       }
     }
-    float* out = is_query ? p.q_pooled : p.k_pooled;
-    if (is_value || out == nullptr) continue;
+    float* const out = is_query ? p.q_pooled : p.k_pooled;
+    auto* const rounded = static_cast<__nv_bfloat16*>(is_query ? p.q_gate : p.k_gate);
+    if (is_value || (out == nullptr && rounded == nullptr)) continue;
     const unsigned pools = is_query ? p.q_pools : p.k_pools;
     const std::int64_t row =
         is_query ? block * p.num_heads + head : block * p.num_kv_heads + head - p.num_heads;
-    out += row * (__popc(pools) * kDim);
+    const std::int64_t first = row * (__popc(pools) * kDim);
     Partial<kDim>& joint = partial[head % 2];
     int places = 0;
 #pragma unroll 1
@@ -246,8 +256,16 @@ __global__ void __launch_bounds__(kThreads, 2) rope_pool_kernel(RopePoolParams p
       if ((pools >> bit & 1) == 0) continue;
       // Neighbouring pools are joined by different threads.
       const int channel = (threadIdx.x + places * kDim) % kThreads;
-      if (channel < kDim)
-        out[places * kDim + channel] = join_warps<kDim>(joint[places], Pool(bit), channel, tokens);
+      if (channel < kDim) {
+        const std::int64_t place = first + places * kDim + channel;
+        float value = join_warps<kDim>(joint[places], Pool(bit), channel, tokens);
+        if (out != nullptr) out[place] = value;
+        if (is_query && p.block_cos != nullptr) {
+          const float paired = join_warps<kDim>(joint[places], Pool(bit), channel ^ (kDim / 2), tokens);
+          value = value * block_cos + paired * block_sin;
+        }
+        if (rounded != nullptr) rounded[place] = __float2bfloat16_rn(value);
+      }
       ++places;
     }
   }

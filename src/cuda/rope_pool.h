@@ -56,6 +56,12 @@ struct RopePoolParams {
   /// min, avg; the short last block pools over its own tokens. nullptr: not wanted.
   float* q_pooled = nullptr;  // [blocks, num_heads, pools * head_dim]
   float* k_pooled = nullptr;  // [blocks, num_kv_heads, pools * head_dim]
+  /// Out: the same rounded to bf16, as the gate's products take them; nullptr: not wanted.
+  void* q_gate = nullptr;
+  void* k_gate = nullptr;
+  /// Where given, q_gate, of a single pool, is rotated: row b [blocks, head_dim / 2] for the chunk's block b.
+  const float* block_cos = nullptr;
+  const float* block_sin = nullptr;
 };
 
 /// Throws Error on parameters outside the stated set and when CUDA reports an error.

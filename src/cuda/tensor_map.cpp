@@ -49,7 +49,7 @@ CUtensorMap panel_map(const char* name, DType dtype, const void* base, int head_
       CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
       CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   SEER_CHECK(status == CUDA_SUCCESS,
-             "attention: no tensor map for {} (tokens {}, token stride {}, head stride {}, pages {}, page "
+             "no tensor map for {} (tokens {}, token stride {}, head stride {}, pages {}, page "
              "stride {}): "
              "driver error {}",
              name, tokens, token_stride, head_stride, pages, page_stride, static_cast<int>(status));

@@ -233,11 +233,15 @@ void CudaTransformer::prefill_layer(const PrefillRequest& request, Selection& se
     SEER_CHECK((wants.q_pools | wants.k_pools) == 0,
                "prefill: pooled inputs are observed without a gate only");
   }
-  const auto pooled = [&](DeviceFloats& out, int heads, unsigned pools) -> float* {
-    if (pools == 0) return nullptr;
+  // Observers take float32, the gate bf16.
+  const auto pooled = [&](auto& out, bool wanted, int heads, unsigned pools) -> decltype(out.data()) {
+    if (!wanted || pools == 0) return nullptr;
     out.reserve_discard(chunk.rows() * heads * pool_count(pools) * config_.head_dim);
     return out.data();
   };
+  const bool gated = selection.gate != nullptr;
+  const bool rotates_queries =
+      gated && selection.gate->layers[static_cast<std::size_t>(index)].q_weight.size() == 0;
 
   cuda::rms_norm(s.x.data(), layer.input_norm.data(), config_.rms_norm_eps, chunk.tokens, hidden,
                  s.normed.data(), dtype(), stream);
@@ -245,27 +249,34 @@ void CudaTransformer::prefill_layer(const PrefillRequest& request, Selection& se
   product(s.normed.data(), chunk.tokens, layer.qkv.data(), qkv_size, hidden, s.qkv.data(),
           layer.qkv_bias.data());
   timer_.mark(Stage::kProjection);
-  cuda::rope_pool({.qkv = s.qkv.data(),
-                   .qkv_stride = qkv_size,
-                   .q = s.qkv.data(),
-                   .q_stride = qkv_size,
-                   .cache = pages_->cache(index, s.page_table.data(), s.page_table.size()),
-                   .cos = chunk.rope->cos.data(),
-                   .sin = chunk.rope->sin.data(),
-                   .q_norm = layer.q_norm.data(),
-                   .k_norm = layer.k_norm.data(),
-                   .norm_eps = config_.rms_norm_eps,
-                   .dtype = dtype(),
-                   .num_tokens = chunk.tokens,
-                   .first_position = chunk.first,
-                   .num_heads = config_.num_heads,
-                   .num_kv_heads = config_.num_kv_heads,
-                   .head_dim = config_.head_dim,
-                   .q_pools = q_pools,
-                   .k_pools = k_pools,
-                   .q_pooled = pooled(s.q_pooled, config_.num_heads, q_pools),
-                   .k_pooled = pooled(s.k_pooled, config_.num_kv_heads, k_pools)},
-                  stream);
+  cuda::rope_pool(
+      {.qkv = s.qkv.data(),
+       .qkv_stride = qkv_size,
+       .q = s.qkv.data(),
+       .q_stride = qkv_size,
+       .cache = pages_->cache(index, s.page_table.data(), s.page_table.size()),
+       .cos = chunk.rope->cos.data(),
+       .sin = chunk.rope->sin.data(),
+       .q_norm = layer.q_norm.data(),
+       .k_norm = layer.k_norm.data(),
+       .norm_eps = config_.rms_norm_eps,
+       .dtype = dtype(),
+       .num_tokens = chunk.tokens,
+       .first_position = chunk.first,
+       .num_heads = config_.num_heads,
+       .num_kv_heads = config_.num_kv_heads,
+       .head_dim = config_.head_dim,
+       .q_pools = q_pools,
+       .k_pools = k_pools,
+       .q_pooled = pooled(s.q_pooled, !gated, config_.num_heads, q_pools),
+       .k_pooled = pooled(s.k_pooled, !gated, config_.num_kv_heads, k_pools),
+       .q_gate = pooled(s.gate_q_pooled, gated, config_.num_heads, q_pools),
+       .k_gate = pooled(s.gate_k_pooled, gated, config_.num_kv_heads, k_pools),
+       .block_cos =
+           rotates_queries ? s.gate_rope.cos.data() + chunk.first_row() * config_.head_dim / 2 : nullptr,
+       .block_sin =
+           rotates_queries ? s.gate_rope.sin.data() + chunk.first_row() * config_.head_dim / 2 : nullptr},
+      stream);
   timer_.mark(Stage::kRopePool);
 
   const std::int64_t causal =
@@ -353,7 +364,7 @@ bool CudaTransformer::select(Selection& selection, const ChunkView& chunk, int i
       const int k_heads = selection.settings().gate->num_k_heads(config_), dim = gate.gate_hidden_size;
       const std::int64_t blocks = blocks_for(chunk.total);
       std::uint16_t* keys = s.gate_keys.data() + index * k_heads * blocks * dim;
-      const auto project = [&](const DeviceFloats& pooled, int x_heads, unsigned pools,
+      const auto project = [&](const DeviceHalves& pooled, int x_heads, unsigned pools,
                                const DeviceHalves& weight, int out_heads, std::uint16_t* out,
                                std::int64_t out_head_stride) {
         cuda::gate_project({.x = pooled.data(),
@@ -369,12 +380,16 @@ bool CudaTransformer::select(Selection& selection, const ChunkView& chunk, int i
                             .out_head_stride = out_head_stride},
                            stream);
       };
-      project(s.k_pooled, config_.num_kv_heads, gate.k_pools, weights.k_weight, k_heads,
+      project(s.gate_k_pooled, config_.num_kv_heads, gate.k_pools, weights.k_weight, k_heads,
               keys + first_row * dim, blocks * dim);
-      project(s.q_pooled, heads, gate.q_pools, weights.q_weight, heads, s.gate_q.data(), rows * dim);
+      // Without a matrix, pooling has rotated them already.
+      const bool projected = weights.q_weight.size() > 0;
+      if (projected)
+        project(s.gate_q_pooled, heads, gate.q_pools, weights.q_weight, heads, s.gate_q.data(), rows * dim);
       timer_.mark(Stage::kGate);
-      cuda::gate_select({.q = s.gate_q.data(),
-                         .q_head_stride = rows * dim,
+      cuda::gate_select({.q = projected ? s.gate_q.data() : s.gate_q_pooled.data(),
+                         .q_head_stride = projected ? rows * dim : dim,
+                         .q_row_stride = projected ? dim : heads * dim,
                          .k = keys,
                          .k_head_stride = blocks * dim,
                          .heads = heads,

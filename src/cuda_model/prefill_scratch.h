@@ -32,7 +32,8 @@ struct CudaTransformer::PrefillScratch {
 
   // Of the gate.
   DeviceRope gate_rope;    // [blocks, dim / 2]
-  DeviceHalves gate_q;     // [num_heads, rows, dim]
+  DeviceHalves gate_q_pooled, gate_k_pooled;  // [rows, heads, pools * head_dim]
+  DeviceHalves gate_q;                        // [num_heads, rows, dim]
   DeviceHalves gate_keys;  // [layers, k_heads, blocks, dim], kept from chunk to chunk
 };
 

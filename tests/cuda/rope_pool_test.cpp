@@ -45,6 +45,7 @@ struct Case {
   bool norm = false;
   bool in_place = false;
   bool pooled = true;
+  bool rotated = false;  // the gate's queries
 };
 
 void PrintTo(const Case& c, std::ostream* stream) { *stream << c.name; }
@@ -77,6 +78,14 @@ std::vector<Case> cases() {
                     .kv_heads = kv_heads});
   }
   list.push_back({.name = "not_pooled", .pooled = false});
+  for (const int dim : {64, 128}) {
+    list.push_back({.name = "rotated_d" + std::to_string(dim),
+                    .heads = 5,
+                    .kv_heads = 1,
+                    .dim = dim,
+                    .norm = true,
+                    .rotated = true});
+  }
   return list;
 }
 
@@ -182,6 +191,18 @@ TEST_P(RopePool, MatchesFloat64) {
   DeviceArray<float> q_pooled(blocks * c.heads * q_width), k_pooled(blocks * c.kv_heads * k_width);
   q_pooled.fill_bytes(0xff);
   k_pooled.fill_bytes(0xff);
+  DeviceArray<std::uint16_t> q_gate(q_pooled.size()), k_gate(k_pooled.size());
+  q_gate.fill_bytes(0xff);
+  k_gate.fill_bytes(0xff);
+  DeviceArray<float> block_cos(blocks * dim / 2), block_sin(blocks * dim / 2);
+  {
+    std::vector<double> frequencies;
+    for (int pair = 0; pair < dim / 2; ++pair) frequencies.push_back(angle_of(1, pair, dim));
+    const DeviceArray<double> inv_freq(frequencies);
+    rope_table(inv_freq.data(), dim, 1, c.first_position, kBlock, blocks, block_cos.data(), block_sin.data(),
+               nullptr);
+    check(cudaDeviceSynchronize(), "rope_table");
+  }
 
   RopePoolParams p;
   p.qkv = qkv.data();
@@ -204,6 +225,10 @@ TEST_P(RopePool, MatchesFloat64) {
   p.k_pools = c.k_pools;
   p.q_pooled = c.pooled ? q_pooled.data() : nullptr;
   p.k_pooled = c.pooled ? k_pooled.data() : nullptr;
+  p.q_gate = c.pooled ? q_gate.data() : nullptr;
+  p.k_gate = c.pooled ? k_gate.data() : nullptr;
+  p.block_cos = c.rotated ? block_cos.data() : nullptr;
+  p.block_sin = c.rotated ? block_sin.data() : nullptr;
   rope_pool(p, nullptr);
   check(cudaDeviceSynchronize(), "rope_pool");
 
@@ -250,6 +275,17 @@ TEST_P(RopePool, MatchesFloat64) {
   if (c.pooled) {
     EXPECT_TRUE(test::all_close(q_pooled.download(), std::span<const double>(expected_pools[0]), 2e-6, 2e-6));
     EXPECT_TRUE(test::all_close(k_pooled.download(), std::span<const double>(expected_pools[1]), 2e-6, 2e-6));
+    std::vector<double>& q_expected = expected_pools[0];
+    for (std::int64_t block = 0; c.rotated && block < blocks; ++block) {
+      for (int head = 0; head < c.heads; ++head) {
+        const auto at = q_expected.begin() + (block * c.heads + head) * dim;
+        const auto result = rotated({at, at + dim}, c.first_position + block * kBlock);
+        std::copy(result.begin(), result.end(), at);
+      }
+    }
+    EXPECT_TRUE(rounded_right(from_storage(q_gate.download(), DType::kBF16), q_expected, DType::kBF16));
+    EXPECT_TRUE(
+        rounded_right(from_storage(k_gate.download(), DType::kBF16), expected_pools[1], DType::kBF16));
   }
 }
 
