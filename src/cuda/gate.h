@@ -53,9 +53,9 @@ struct GateSelectParams {
   std::uint64_t* selected_blocks = nullptr;  // the number of blocks kept is added; nullptr: not wanted
 };
 
-/// Throws Error on parameters outside the stated set and when CUDA reports an error. Every rule but
-/// kThreshold keeps the scores of rows longer than 1024 blocks in half precision while they are compared;
-/// kThreshold too where dim is neither 64 nor 128.
+/// Throws Error on parameters outside the stated set and when CUDA reports an error. Rules other than
+/// kThreshold tell scores apart to 2^-23 of their row's range. Where dim is neither 64 nor 128, every rule
+/// does it in float32 up to 1024 blocks and in half precision above.
 void gate_select(const GateSelectParams& params, Stream stream);
 
 }  // namespace seer::cuda

@@ -28,15 +28,16 @@ struct GateProjectMaps {
 template <int kDim>
 void launch_gate_project(const GateProjectMaps& maps, const GateProjectParams& params, CUstream_st* stream);
 
-/// kDim: the gate's hidden size, 0 for any.
-template <int kDim>
+/// Any hidden size.
 void launch_gate_select(const GateSelectParams& params, CUstream_st* stream);
-/// kThreshold for the hidden sizes 64 and 128, by wgmma.
+/// Hidden sizes 64 and 128, by wgmma: kThreshold, and the rules with a cut.
 struct GateSelectMaps {
   CUtensorMap q, k;
 };
 template <int kDim>
 void launch_gate_threshold(const GateSelectMaps& maps, const GateSelectParams& params, CUstream_st* stream);
+template <int kDim>
+void launch_gate_cut(const GateSelectMaps& maps, const GateSelectParams& params, CUstream_st* stream);
 
 void launch_select_blocks(const SelectBlocksParams& params, CUstream_st* stream);
 /// `k` blocks a row, rows from `dense_from` on all.

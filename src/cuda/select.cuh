@@ -130,13 +130,14 @@ __device__ __forceinline__ Level<Mass> above(const float (&x)[kChunks], int caus
 }
 
 /// Sorts one value a lane, the largest first.
-__device__ __forceinline__ float sort_lanes(float x, int lane) {
+template <class T>
+__device__ __forceinline__ T sort_lanes(T x, int lane) {
 #pragma unroll
   for (int size = 2; size <= 32; size *= 2) {
 #pragma unroll
     for (int step = size / 2; step > 0; step /= 2) {
-      const float other = __shfl_xor_sync(kAllLanes, x, step);
-      x = ((lane & size) == 0) == ((lane & step) == 0) ? fmaxf(x, other) : fminf(x, other);
+      const T other = __shfl_xor_sync(kAllLanes, x, step);
+      x = ((lane & size) == 0) == ((lane & step) == 0) ? max(x, other) : min(x, other);
     }
   }
   return x;

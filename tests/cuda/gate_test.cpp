@@ -7,6 +7,7 @@
 #include <cmath>
 #include <ostream>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/check.h"
@@ -259,6 +260,58 @@ TEST_P(GateSelectCase, KeepsTheBlocksOfFloat64) {
 
 INSTANTIATE_TEST_SUITE_P(Cases, GateSelectCase, ::testing::ValuesIn(selections()),
                          [](const auto& info) { return info.param.name; });
+
+/// Scores of few values, all equal or spread by one that is far away: what is left to choose among equals.
+TEST_F(Gate, KeepsTheLaterOfEqualBlocks) {
+  constexpr std::int64_t kRows = 500;
+  constexpr int kDim = 128, kWords = (kRows + 63) / 64;
+  for (const std::string_view kind : {"all equal", "five values", "one far away"}) {
+    std::vector<float> q(kRows * kDim, 0.0f), k(kRows * kDim, 0.0f);
+    for (std::int64_t i = 0; i < kRows; ++i) {
+      q[static_cast<std::size_t>(i * kDim)] = 1;
+      k[static_cast<std::size_t>(i * kDim)] = kind == "five values"    ? static_cast<float>(i * 7 % 5)
+                                              : kind == "one far away" ? (i == 3 ? 500.0f : 0.0f)
+                                                                       : 1.0f;
+    }
+    const Selection shape = {"", 0, kRows, 1, 1, kDim};
+    const Scores scores = score(shape, q, k, 0);
+    const DeviceArray<std::uint16_t> device_q(to_storage(q, DType::kBF16)),
+        device_k(to_storage(k, DType::kBF16));
+    for (const SelectParams& select : {SelectParams{SelectRule::kNzRatio, 0.3, false, kRows},
+                                       SelectParams{SelectRule::kTopP, 0.7003, false, kRows},
+                                       SelectParams{SelectRule::kResidual, 0.0007, false, kRows}}) {
+      DeviceArray<std::uint64_t> mask(kRows * kWords);
+      mask.fill_bytes(0xff);
+      gate_select({.q = device_q.data(),
+                   .q_head_stride = kRows * kDim,
+                   .q_row_stride = kDim,
+                   .k = device_k.data(),
+                   .k_head_stride = kRows * kDim,
+                   .heads = 1,
+                   .k_heads = 1,
+                   .dim = kDim,
+                   .rows = kRows,
+                   .select = select,
+                   .mask = mask.data(),
+                   .mask_words = kWords},
+                  nullptr);
+      const auto bits = mask.download();
+      std::vector<float> input = scores.probability;
+      if (select.rule == SelectRule::kNzRatio) input.assign(scores.score.begin(), scores.score.end());
+      BlockMask expected(1, 0, kRows);
+      seer::select_blocks(Context(), input.data(), kRows, select, expected);
+      for (std::int64_t i = 0; i < kRows; ++i) {
+        int different = 0;
+        for (std::int64_t j = 0; j < kRows; ++j)
+          different += ((bits[static_cast<std::size_t>(i * kWords + j / 64)] >> (j % 64) & 1) != 0) !=
+                       expected.test(0, i, j);
+        // A mass that reaches the value with one block more or less rounds either way.
+        EXPECT_LE(different, select.rule == SelectRule::kNzRatio ? 0 : 1)
+            << kind << ", rule " << static_cast<int>(select.rule) << ", row " << i;
+      }
+    }
+  }
+}
 
 TEST_F(Gate, RefusesWhatItDoesNotSupport) {
   DeviceArray<std::uint16_t> memory(1 << 14);

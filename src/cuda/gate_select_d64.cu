@@ -1,7 +1,0 @@
-#include "cuda/gate_select.cuh"
-
-namespace seer::cuda {
-
-template void launch_gate_select<64>(const GateSelectParams&, CUstream_st*);
-
-}  // namespace seer::cuda
