@@ -75,7 +75,7 @@ std::vector<Case> cases() {
                   .q_offset = 3008,
                   .num_heads = 7,
                   .num_kv_heads = 1});
-  // Several pairs a CTA, so that rings and scratch slots come round: 420 of each.
+  // Several pairs a CTA, so that rings and scratch slots come round: more than 400 of each.
   list.push_back(
       {.name = "many_items", .num_tokens = 900, .num_heads = 56, .num_kv_heads = 8, .head_dim = 64});
   list.push_back(
