@@ -48,16 +48,15 @@ struct AttentionTiming {
   std::string op;  // "prefill", "decode" or "target"
   std::int64_t length = 0;
   int batch = 1;
-  std::string mask;    // "dense", "target", "dense+target", or one of the masks
+  std::string mask;    // "dense", "dense+target", or one of the masks
   double density = 1;  // selected over causal blocks, counted
   double ms = 0;       // median, launch included
   double ms_least = 0;
   double ms_most = 0;
   int runs = 0;
-  /// 4 x 64 x 64 x head_dim for every selected block of every query head; target alone: half of it, Q K^T.
-  double tflops = 0;
+  double tflops = 0;  // 4 x 64 x 64 x head_dim for every selected block of every query head
   /// Prefill: q, k, v, the mask and the output, each moved once. Decode: the selected keys and values.
-  /// Target: q, k, the log-sum-exp and the target.
+  /// Target: q, k, v, the output, the log-sum-exp and the target.
   double gbps = 0;
   double share_of_dense = 0;     // dense time x density over the time
   double share_of_roofline = 0;  // the longer of operations and bytes at the device's roof, over the time
@@ -81,7 +80,7 @@ void bench_attention_prefill(const AttentionBenchOptions& options, const Attenti
 /// As above, for one query token a sequence over pages in random order; successive calls use different
 /// caches, so that none is found in L2.
 void bench_attention_decode(const AttentionBenchOptions& options, const AttentionReport& report);
-/// Dense attention with its log-sum-exp, the pooled target from it, and both in one pass, for every length.
+/// Dense attention with its log-sum-exp, then with the pooled target out of the same pass, for every length.
 /// densities, masks, batches and same_bits are not used.
 void bench_pooled_target(const AttentionBenchOptions& options, const AttentionReport& report);
 

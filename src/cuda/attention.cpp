@@ -76,8 +76,6 @@ void launch(const PrefillMaps& maps, const PrefillArguments& arguments, bool sha
   kernel(maps, arguments, static_cast<CUstream_st*>(stream));
 }
 
-bool has_even_groups(int num_heads, int num_kv_heads) { return num_heads / num_kv_heads % 2 == 0; }
-
 /// `target`: shared tiles make it too; nullptr: not wanted.
 void prefill(const PrefillAttentionParams& p, const PooledTargetOutput* target, Stream stream) {
   SEER_CHECK(p.dtype == DType::kBF16 || p.dtype == DType::kF16,
@@ -143,8 +141,8 @@ void prefill(const PrefillAttentionParams& p, const PooledTargetOutput* target, 
       .target = target != nullptr ? target->target : nullptr,
       .target_scratch = target != nullptr ? static_cast<float*>(target->workspace) : nullptr,
       .target_stride = target != nullptr ? target->stride : 0};
-  const bool can_share =
-      (p.mask == nullptr || p.mask_heads == p.num_kv_heads) && has_even_groups(p.num_heads, p.num_kv_heads);
+  const bool can_share = target != nullptr || ((p.mask == nullptr || p.mask_heads == p.num_kv_heads) &&
+                                               p.num_heads / p.num_kv_heads % 2 == 0);
   SEER_CHECK(
       can_share || p.sharing != TileSharing::kShared,
       "attention_prefill: tiles can share keys only in KV groups of even size, without a mask or with one by "
@@ -164,9 +162,9 @@ void attention_prefill(const PrefillAttentionParams& params, Stream stream) {
   prefill(params, nullptr, stream);
 }
 
-std::size_t pooled_target_workspace(int num_heads, int num_kv_heads, std::int64_t stride) {
-  if (num_kv_heads <= 0 || !has_even_groups(num_heads, num_kv_heads)) return 0;
-  return static_cast<std::size_t>(multiprocessors("pooled_target") * kSharedTiles * 2 * stride * 64) *
+std::size_t pooled_target_workspace(std::int64_t stride) {
+  return static_cast<std::size_t>(multiprocessors("pooled_target_workspace") * kSharedTiles * 2 * stride *
+                                  64) *
          sizeof(float);
 }
 
@@ -182,27 +180,8 @@ void attention_with_target(const PrefillAttentionParams& p, const PooledTargetOu
              "blocks and "
              "max_rows those of the queries, got {}, {} and {}",
              blocks, output.q_offset, output.stride, p.max_rows);
-  if (p.num_kv_heads > 0 && has_even_groups(p.num_heads, p.num_kv_heads)) {
-    SEER_CHECK(output.workspace != nullptr, "attention_with_target: workspace must be given");
-    prefill(p, &output, stream);
-    return;
-  }
-  attention_prefill(p, stream);
-  pooled_target({.q = p.q,
-                 .q_token_stride = p.q_token_stride,
-                 .q_head_stride = p.q_head_stride,
-                 .kv = p.kv,
-                 .lse = p.lse,
-                 .dtype = p.dtype,
-                 .num_tokens = p.total_q,
-                 .q_offset = output.q_offset,
-                 .num_heads = p.num_heads,
-                 .num_kv_heads = p.num_kv_heads,
-                 .head_dim = p.head_dim,
-                 .scale = p.scale,
-                 .target = output.target,
-                 .stride = output.stride},
-                stream);
+  SEER_CHECK(output.workspace != nullptr, "attention_with_target: workspace must be given");
+  prefill(p, &output, stream);
 }
 
 namespace {

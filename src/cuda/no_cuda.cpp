@@ -26,11 +26,7 @@ void attention_decode(const DecodeAttentionParams&, Stream) {
   fail("attention_decode: this program was built without CUDA");
 }
 
-void pooled_target(const PooledTargetParams&, Stream) {
-  fail("pooled_target: this program was built without CUDA");
-}
-
-std::size_t pooled_target_workspace(int, int, std::int64_t) { return 0; }
+std::size_t pooled_target_workspace(std::int64_t) { return 0; }
 
 void attention_with_target(const PrefillAttentionParams&, const PooledTargetOutput&, Stream) {
   fail("attention_with_target: this program was built without CUDA");

@@ -1,6 +1,7 @@
 // Causal block-sparse attention for prefill on sm_90a.
 //
-// One work item is a block of 64 query rows of kTiles heads that read one KV head by one list of key blocks.
+// One work item is a block of 64 query rows of kTiles heads that read one KV head by one list of key blocks
+// (with the pooled target and an odd group, some have a head in the row before: tile_of()).
 // A CTA has one warp that fetches (walks the list, drives the copy engine) and kTiles warpgroups that
 // compute, one head each. K and V pass through two rings of 64-token tiles in shared memory, with a full and
 // an empty mbarrier a slot; the rings run on across items. With kTiles = 1 two CTAs share a multiprocessor;
@@ -112,12 +113,14 @@ __device__ __forceinline__ void store_empty(const PrefillArguments& arg, const P
 
 /// The planning warp: takes items from the common counter, a sequence after the other, in the order of
 /// prefill_place().
-template <int kHeadDim, int kTiles>
+template <int kHeadDim, int kTiles, bool kTarget>
 __device__ __forceinline__ void plan_items(const PrefillArguments& arg,
                                            PrefillShared<kHeadDim, kTiles>& shared, int lane) {
   const int group = arg.num_heads / arg.num_kv_heads;
-  const int head_sets = group / kTiles;
-  const int sequence_items = arg.num_kv_heads * arg.max_rows * head_sets;
+  const int set_rows = kTarget ? pair_rows(group) : 1;
+  const int row_sets = (arg.max_rows + set_rows - 1) / set_rows;
+  const int head_sets = group * set_rows / kTiles;
+  const int sequence_items = arg.num_kv_heads * row_sets * head_sets;
   const int total = arg.batch * sequence_items;
   Ring<2> ring{0, 1};
   int next = blockIdx.x;
@@ -135,15 +138,16 @@ __device__ __forceinline__ void plan_items(const PrefillArguments& arg,
       item.end = __ldg(arg.cu_seqlens_q + item.sequence + 1);
       item.first_key = __ldg(arg.cu_seqlens_k + item.sequence);
       const int keys = __ldg(arg.cu_seqlens_k + item.sequence + 1) - item.first_key;
-      const PrefillPlace place =
-          prefill_place(number - item.sequence * sequence_items, arg.max_rows, head_sets, arg.num_kv_heads,
+      PrefillPlace place =
+          prefill_place(number - item.sequence * sequence_items, row_sets, head_sets, arg.num_kv_heads,
                         kTiles == 1 ? 1 : section_heads(keys, kHeadDim, arg.num_kv_heads));
-      const int row = arg.max_rows - 1 - place.rank;
-      item.head = place.kv_head * group + place.head_set * kTiles;
+      if constexpr (kTarget) place = first_of_pair(place, group);
+      const int row = arg.max_rows - 1 - place.rank;  // below 0 in half of an odd group's last set
+      item.head = place.kv_head * group + place.head_set * (kTarget ? 1 : kTiles);
       const int q_offset = keys - (item.end - item.begin);
       item.last = q_offset / kBlock + row;
       item.first_token = item.begin + item.last * kBlock - q_offset;
-      if (item.end > item.begin && item.last * kBlock < keys) {
+      if (item.end > item.begin && item.last * kBlock < keys && (!kTarget || row >= 0)) {
         int blocks = 0;
         bool diagonal = false;
         for (int chunk = item.last >> 11; chunk >= 0; --chunk) {
@@ -178,7 +182,7 @@ __device__ __forceinline__ void plan_items(const PrefillArguments& arg,
 }
 
 /// The fetching warp: for each planned item its q tiles and the selected blocks from the diagonal down.
-template <int kHeadDim, int kTiles>
+template <int kHeadDim, int kTiles, bool kTarget>
 struct PrefillFetcher {
   using Config = PrefillConfig<kHeadDim, kTiles>;
   using Shared = PrefillShared<kHeadDim, kTiles>;
@@ -219,8 +223,9 @@ struct PrefillFetcher {
       } else {
         ptx::mbarrier_arrive_expect(barrier, kTiles * Config::kTileBytes);
         for (int t = 0; t < kTiles; ++t) {
-          ptx::load_box_5d(ptx::shared_address(shared.q[t]), &maps.q, barrier, 0, item.first_token, 0,
-                           item.head + t, 0);
+          const PrefillItem tile = tile_of<kTarget>(item, t, arg.num_heads / arg.num_kv_heads);
+          ptx::load_box_5d(ptx::shared_address(shared.q[t]), &maps.q, barrier, 0, tile.first_token, 0,
+                           tile.head, 0);
         }
       }
     }
@@ -376,6 +381,20 @@ struct PrefillComputer {
     for (int i = 0; i < 16; ++i) p[i / 4][i % 4] = ptx::pack<T>(s[2 * i], s[2 * i + 1]);
   }
 
+  /// From the scores of a block after the tile's diagonal, which are dropped, to those of the next block.
+  __device__ __forceinline__ void pass_over(float (&s)[32]) {
+    take_turn();
+    const int k_slot = start_scores(s);
+    pass_turn();
+    // A slot is given back in the phase in which it is full, used or not.
+    ptx::mbarrier_wait(ptx::shared_address(&shared.v_full[v_ring.slot]), v_ring.parity);
+    arrive(&shared.v_empty[v_ring.slot]);
+    v_ring.advance();
+    ptx::wgmma_wait<0>();
+    ptx::pin(s);
+    arrive(&shared.k_empty[k_slot]);
+  }
+
   /// All blocks of the list. On entry Q K^T of the first is in flight from K slot `k_slot`; on return P V of
   /// the last is, from the V slot returned.
   __device__ __forceinline__ int attend(float (&s)[32], int k_slot, const PrefillItem& item) {
@@ -383,7 +402,12 @@ struct PrefillComputer {
     ptx::wgmma_wait<0>();
     ptx::pin(s);
     arrive(&shared.k_empty[k_slot]);
-    if (item.diagonal != 0) hide_later_keys(s, warp, lane, 0);
+    int block = 0;  // of the list, with its scores at hand
+    if constexpr (kTarget) {
+      // One or none. After an `if` the compiler would keep descriptors in vector registers for the main loop.
+      for (; block < item.blocks - 1 - item.last; ++block) pass_over(s);
+    }
+    if (item.diagonal != 0) hide_later_keys(s, warp, lane);
     row_max[0] = row_max[1] = -INFINITY;
     row_sum[0] = row_sum[1] = 0;
     if constexpr (kTarget) target.begin(item);
@@ -391,7 +415,7 @@ struct PrefillComputer {
     pack_probabilities(s);
 #pragma unroll
     for (int i = 0; i < kHeadDim / 2; ++i) o[i] = 0;
-    for (int j = 1; j < item.blocks; ++j) {
+    for (++block; block < item.blocks; ++block) {
       take_turn();
       k_slot = start_scores(s);
       const int v_slot = start_output();
@@ -429,6 +453,12 @@ struct PrefillComputer {
     return shared.item;
   }
 
+  /// The item as this tile has it. Without the target only the head differs, which store() sees to.
+  __device__ __forceinline__ PrefillItem own(const PrefillItem& item) const {
+    if constexpr (kTarget) return tile_of<true>(item, tile, arg.num_heads / arg.num_kv_heads);
+    return item;
+  }
+
   __device__ __forceinline__ void run() {
     if (tile == 1) pass_turn();  // the first turn is tile 0's
     PrefillItem item = next_item();
@@ -436,6 +466,7 @@ struct PrefillComputer {
       if constexpr (kTarget) target.stop(item);
       return;
     }
+    item = own(item);
     float s[32];
     load_q();
     int k_slot = start_scores(s);
@@ -449,10 +480,10 @@ struct PrefillComputer {
       if (next.head < 0) break;
       // The next item's first product runs while this one's output is stored.
       k_slot = start_scores(s);
-      store(item, item.head + tile);
-      item = next;
+      store(item);
+      item = own(next);
     }
-    store(item, item.head + tile);
+    store(item);
     if constexpr (kTarget) {
       item.head = -1;
       target.stop(item);
@@ -461,7 +492,8 @@ struct PrefillComputer {
 
   /// Normalises and stores the tile's own rows; a quad of lanes exchanges columns so that each lane stores 16
   /// bytes.
-  __device__ __forceinline__ void store(const PrefillItem& item, int head) {
+  __device__ __forceinline__ void store(const PrefillItem& item) {
+    const int head = kTarget ? item.head : item.head + tile;
     [[maybe_unused]] float lse_log2[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
@@ -529,9 +561,9 @@ __global__ void __launch_bounds__(PrefillConfig<kHeadDim, kTiles>::kThreads,
   if (warp < 4) {
     ptx::give_registers<Config::kFetchRegisters>();
     if (warp == 0) {
-      PrefillFetcher<kHeadDim, kTiles>{maps, arg, shared, lane}.run();
+      PrefillFetcher<kHeadDim, kTiles, kTarget>{maps, arg, shared, lane}.run();
     } else if (warp == 1) {
-      plan_items<kHeadDim, kTiles>(arg, shared, lane);
+      plan_items<kHeadDim, kTiles, kTarget>(arg, shared, lane);
     } else if constexpr (kTarget) {
       pool_target(arg, exchange, warp - 2, lane);
     }

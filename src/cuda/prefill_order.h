@@ -40,4 +40,15 @@ constexpr PrefillPlace prefill_place(int number, int rows, int head_sets, int nu
   return {rank, first_head + set / head_sets, set % head_sets};
 }
 
+/// With the pooled target, pairs of tiles are taken from the heads of so many block rows of a KV head, laid
+/// end to end: an odd group fills its pairs with two rows.
+constexpr int pair_rows(int group) { return 1 + group % 2; }
+
+/// The first tile of a pair, whose place counts pair_rows() rows as one and pairs as head sets: now the rank
+/// of its row, and its head in the group as head_set.
+constexpr PrefillPlace first_of_pair(const PrefillPlace& pair, int group) {
+  const int tile = 2 * pair.head_set;
+  return {pair.rank * pair_rows(group) + tile / group, pair.kv_head, tile % group};
+}
+
 }  // namespace seer::cuda

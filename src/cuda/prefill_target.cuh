@@ -18,7 +18,7 @@ namespace seer::cuda {
 /// What a tile's warpgroup hands its pooling warp, in shared memory; two items may be under way.
 struct TargetExchange {
   float lse[kSharedTiles][2][kBlock];  // log2 units; infinite for rows that are not the tile's own
-  PrefillItem item[kSharedTiles][2];
+  PrefillItem item[kSharedTiles][2];   // as the tile has it
   std::uint64_t full[kSharedTiles][2];
   std::uint64_t empty[kSharedTiles][2];
 
@@ -90,8 +90,9 @@ __device__ __forceinline__ void pool_target(const PrefillArguments& arg, TargetE
     const float2 lse = reinterpret_cast<const float2*>(exchange.lse[tile][ring.slot])[lane];
     const auto* scores = reinterpret_cast<const float2*>(target_scores(arg, tile, ring.slot)) + lane;
     const std::int64_t row =
-        static_cast<std::int64_t>(item.head + tile) * arg.max_rows + (item.first_token - item.begin) / kBlock;
-    TargetRow out{.out = arg.target + row * arg.target_stride, .diagonal = item.last};
+        static_cast<std::int64_t>(item.head) * arg.max_rows + (item.first_token - item.begin) / kBlock;
+    float* to = item.begin < item.end ? arg.target + row * arg.target_stride : nullptr;
+    TargetRow out{.out = to, .diagonal = item.last};
     for (int first = 0; first <= item.last; first += 32) {
       std::uint32_t gap = kNoGap;
 #pragma unroll 8

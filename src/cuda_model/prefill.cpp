@@ -336,8 +336,7 @@ void CudaTransformer::attend_with_target(const ChunkView& chunk, int layer) {
   PrefillScratch& s = *prefill_;
   const std::int64_t stride = chunk.blocks();
   s.target.reserve_discard(config_.num_heads * chunk.rows() * stride);
-  s.target_workspace.reserve_discard(static_cast<std::int64_t>(
-      cuda::pooled_target_workspace(config_.num_heads, config_.num_kv_heads, stride)));
+  s.target_workspace.reserve_discard(static_cast<std::int64_t>(cuda::pooled_target_workspace(stride)));
   cuda::PrefillAttentionParams params = prefill_attention(chunk, layer);
   params.lse = s.lse.data();
   cuda::attention_with_target(params,

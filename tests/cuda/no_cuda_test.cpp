@@ -19,7 +19,6 @@ TEST(NoCuda, SaysWhatIsMissing) {
   EXPECT_EQ(reason, "built without CUDA");
   EXPECT_THROW(attention_prefill({}, nullptr), Error);
   EXPECT_THROW(attention_decode({}, nullptr), Error);
-  EXPECT_THROW(pooled_target({}, nullptr), Error);
   EXPECT_THROW(attention_with_target({}, {}, nullptr), Error);
   EXPECT_THROW(GateTraining({}, {}), Error);
   EXPECT_THROW(rope_table(nullptr, 2, 1, 0, 1, 1, nullptr, nullptr, nullptr), Error);

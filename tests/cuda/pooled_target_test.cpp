@@ -1,4 +1,4 @@
-// The pooled target against float64.
+// Dense attention with the pooled target, which is compared with float64.
 #include "cuda/pooled_target.h"
 
 #include <gtest/gtest.h>
@@ -36,15 +36,29 @@ void PrintTo(const Case& c, std::ostream* stream) { *stream << c.name; }
 
 std::vector<Case> cases() {
   std::vector<Case> list;
-  // Eight key blocks a pass, 32 a write: both sides of each.
+  // Groups of one head, whose pairs are two rows; 32 key blocks a write: both sides, odd and even rows.
   for (const int tokens : {1, 2, 63, 64, 65, 127, 129, 300, 511, 513, 577, 1000, 2047, 2049, 2200})
     list.push_back({.name = "tokens_" + std::to_string(tokens), .num_tokens = tokens, .num_heads = 2});
+  for (const int group : {2, 3}) {
+    for (const int tokens : {1, 64, 65, 129, 2049}) {
+      list.push_back({.name = "tokens_" + std::to_string(tokens) + "_gqa_" + std::to_string(group),
+                      .num_tokens = tokens,
+                      .num_heads = group,
+                      .num_kv_heads = 1});
+    }
+  }
   for (const DType dtype : {DType::kBF16, DType::kF16}) {
     for (const int dim : {64, 128}) {
       const std::string suffix = std::string("_") + std::string(name_of(dtype)) + "_d" + std::to_string(dim);
       list.push_back({.name = "plain" + suffix, .num_tokens = 717, .head_dim = dim, .dtype = dtype});
       list.push_back({.name = "large_values" + suffix,
                       .num_tokens = 717,
+                      .head_dim = dim,
+                      .dtype = dtype,
+                      .magnitude = 3.0f});
+      list.push_back({.name = "gqa_5" + suffix,
+                      .num_tokens = 400,
+                      .num_heads = 10,
                       .head_dim = dim,
                       .dtype = dtype,
                       .magnitude = 3.0f});
@@ -56,6 +70,16 @@ std::vector<Case> cases() {
     list.push_back(
         {.name = "offset_" + std::to_string(offset), .num_tokens = 200, .q_offset = offset, .num_heads = 6});
   list.push_back({.name = "one_query_of_many", .num_tokens = 1, .q_offset = 3008});
+  list.push_back({.name = "one_query_of_many_gqa_7",
+                  .num_tokens = 1,
+                  .q_offset = 3008,
+                  .num_heads = 7,
+                  .num_kv_heads = 1});
+  // Several pairs a CTA, so that rings and scratch slots come round: more than 400 of each.
+  list.push_back(
+      {.name = "many_items", .num_tokens = 900, .num_heads = 56, .num_kv_heads = 8, .head_dim = 64});
+  list.push_back(
+      {.name = "many_items_even", .num_tokens = 900, .num_heads = 56, .num_kv_heads = 14, .head_dim = 64});
   list.push_back(
       {.name = "heads_alone", .num_tokens = 520, .q_offset = 128, .num_heads = 3, .num_kv_heads = 3});
   return list;
@@ -73,7 +97,6 @@ struct Exact {
     k = to_storage(values, c.dtype);
     const std::vector<float> q_values = from_storage(q, c.dtype), k_values = from_storage(k, c.dtype);
     const std::int64_t rows = blocks_for(c.num_tokens), blocks = blocks_for(keys);
-    lse.resize(static_cast<std::size_t>(c.num_heads * c.num_tokens));
     target.assign(static_cast<std::size_t>(c.num_heads * rows * blocks), 0.0);
     std::vector<double> scores(static_cast<std::size_t>(keys));
     for (int h = 0; h < c.num_heads; ++h) {
@@ -92,7 +115,6 @@ struct Exact {
         for (std::int64_t key = 0; key < causal; ++key)
           sum += std::exp(scores[static_cast<std::size_t>(key)] - top);
         const double row_lse = top + std::log(sum);
-        lse[static_cast<std::size_t>(h * c.num_tokens + t)] = static_cast<float>(row_lse);
         double* row = target.data() + (h * rows + t / kBlockSize) * blocks;
         for (std::int64_t key = 0; key < causal; ++key)
           row[key / kBlockSize] =
@@ -108,7 +130,6 @@ struct Exact {
   static float scale(const Case& c) { return 1.0f / std::sqrt(static_cast<float>(c.head_dim)); }
 
   std::vector<std::uint16_t> q, k;
-  std::vector<float> lse;
   std::vector<double> target;  // [num_heads, rows, key blocks]
 };
 
@@ -157,20 +178,29 @@ class PooledTarget : public ::testing::TestWithParam<Case> {
   }
 };
 
-/// A case on the device: inputs, and a poisoned output with room after it.
+/// A case on the device: inputs, and poisoned outputs, the target with room after it.
 struct Problem {
   explicit Problem(const Case& c)
       : exact(c),
         pages(c, exact.k),
         rows(blocks_for(c.num_tokens)),
         blocks(blocks_for(c.q_offset + c.num_tokens)),
-        stride(blocks + 5),
         q(exact.q),
-        lse(exact.lse),
-        target(c.num_heads * rows * stride + kGuard) {
+        out(q.size()),
+        lse(c.num_heads * c.num_tokens),
+        target(c.num_heads * rows * (blocks + kUnused) + kGuard),
+        cu_seqlens_q(std::vector<std::int32_t>{0, static_cast<std::int32_t>(c.num_tokens)}),
+        cu_seqlens_k(std::vector<std::int32_t>{0, static_cast<std::int32_t>(c.q_offset + c.num_tokens)}),
+        counters(2),
+        workspace(static_cast<std::int64_t>(pooled_target_workspace(blocks + kUnused))) {
+    const std::int64_t q_row = static_cast<std::int64_t>(c.num_heads) * c.head_dim;
     params = {.q = q.data(),
-              .q_token_stride = static_cast<std::int64_t>(c.num_heads) * c.head_dim,
+              .q_token_stride = q_row,
               .q_head_stride = c.head_dim,
+              .out = out.data(),
+              .out_token_stride = q_row,
+              .out_head_stride = c.head_dim,
+              .lse = lse.data(),
               .kv = {.k = pages.storage.data(),
                      .v = pages.storage.data() + kBlockSize * c.head_dim,
                      .token_stride = c.head_dim,
@@ -179,27 +209,36 @@ struct Problem {
                      .page_table_stride = blocks,
                      .page_stride = Pages::page_stride(c),
                      .num_pages = pages.num_pages},
-              .lse = lse.data(),
               .dtype = c.dtype,
-              .num_tokens = c.num_tokens,
-              .q_offset = c.q_offset,
               .num_heads = c.num_heads,
               .num_kv_heads = c.num_kv_heads,
               .head_dim = c.head_dim,
               .scale = Exact::scale(c),
-              .target = target.data(),
-              .stride = stride};
+              .cu_seqlens_q = cu_seqlens_q.data(),
+              .cu_seqlens_k = cu_seqlens_k.data(),
+              .total_q = c.num_tokens,
+              .max_rows = rows,
+              .workspace = counters.data()};
+    output = {.target = target.data(),
+              .stride = blocks + kUnused,
+              .q_offset = c.q_offset,
+              .workspace = workspace.data()};
+    counters.fill_bytes(0);
+    workspace.fill_bytes(0xff);
+    poison();
+  }
+
+  void poison() {
+    out.fill_bytes(0xff);
+    lse.fill_bytes(0xff);
     target.fill_bytes(0xff);
   }
 
-  /// What `run` leaves in the target, which is poisoned again.
-  std::vector<float> result_of(const std::function<void()>& run) {
-    run();
+  std::vector<float> pooled_target() const {
     std::vector<float> values = target.download();
     for (std::int64_t i = 0; i < kGuard; ++i)
       EXPECT_TRUE(std::isnan(values[static_cast<std::size_t>(target.size() - 1 - i)])) << "after the target";
     values.resize(values.size() - kGuard);
-    target.fill_bytes(0xff);
     return values;
   }
 
@@ -207,9 +246,9 @@ struct Problem {
   void expect_exact(const std::vector<float>& actual) const {
     double largest = 0;
     for (std::int64_t row = 0; row < params.num_heads * rows; ++row) {
-      const std::int64_t diagonal = params.q_offset / kBlockSize + row % rows;
-      for (std::int64_t j = 0; j < stride; ++j) {
-        const float value = actual[static_cast<std::size_t>(row * stride + j)];
+      const std::int64_t diagonal = output.q_offset / kBlockSize + row % rows;
+      for (std::int64_t j = 0; j < output.stride; ++j) {
+        const float value = actual[static_cast<std::size_t>(row * output.stride + j)];
         if (j > diagonal) {
           ASSERT_EQ(value, 0.0f) << "row " << row << ", block " << j;
           continue;
@@ -224,74 +263,32 @@ struct Problem {
     ::testing::Test::RecordProperty("error", ::testing::PrintToString(largest));
   }
 
-  static constexpr std::int64_t kGuard = 64;
+  static constexpr std::int64_t kGuard = 64, kUnused = 5;
   Exact exact;
   Pages pages;
-  std::int64_t rows, blocks, stride;
-  DeviceArray<std::uint16_t> q;
+  std::int64_t rows, blocks;
+  DeviceArray<std::uint16_t> q, out;
   DeviceArray<float> lse, target;
-  PooledTargetParams params;
+  DeviceArray<std::int32_t> cu_seqlens_q, cu_seqlens_k, counters;
+  DeviceArray<std::uint8_t> workspace;
+  PrefillAttentionParams params;
+  PooledTargetOutput output;
 };
 
-TEST_P(PooledTarget, MatchesFloat64) {
+TEST_P(PooledTarget, MatchesFloat64AndLeavesAttentionAsItIs) {
   Problem problem(GetParam());
-  const auto run = [&] { pooled_target(problem.params, nullptr); };
-  const std::vector<float> actual = problem.result_of(run);
+  attention_prefill(problem.params, nullptr);
+  const std::vector<std::uint16_t> plain_out = problem.out.download();
+  const std::vector<float> plain_lse = problem.lse.download();
+  problem.poison();
+  attention_with_target(problem.params, problem.output, nullptr);
+  const std::vector<float> actual = problem.pooled_target();
   problem.expect_exact(actual);
-  EXPECT_EQ(problem.result_of(run), actual);
-}
-
-TEST_P(PooledTarget, OnePassWithAttentionMatchesFloat64) {
-  const Case& c = GetParam();
-  Problem problem(c);
-  const PooledTargetParams& p = problem.params;
-  const auto tokens = static_cast<std::int32_t>(c.num_tokens);
-  const DeviceArray<std::int32_t> cu_seqlens_q(std::vector<std::int32_t>{0, tokens});
-  const DeviceArray<std::int32_t> cu_seqlens_k(
-      std::vector<std::int32_t>{0, tokens + static_cast<std::int32_t>(c.q_offset)});
-  DeviceArray<std::int32_t> counters(2);
-  counters.fill_bytes(0);
-  DeviceArray<std::uint16_t> out(problem.q.size());
-  DeviceArray<float> lse(problem.lse.size());
-  const PrefillAttentionParams attention = {.q = p.q,
-                                            .q_token_stride = p.q_token_stride,
-                                            .q_head_stride = p.q_head_stride,
-                                            .out = out.data(),
-                                            .out_token_stride = p.q_token_stride,
-                                            .out_head_stride = p.q_head_stride,
-                                            .lse = lse.data(),
-                                            .kv = p.kv,
-                                            .dtype = c.dtype,
-                                            .num_heads = c.num_heads,
-                                            .num_kv_heads = c.num_kv_heads,
-                                            .head_dim = c.head_dim,
-                                            .scale = p.scale,
-                                            .cu_seqlens_q = cu_seqlens_q.data(),
-                                            .cu_seqlens_k = cu_seqlens_k.data(),
-                                            .total_q = c.num_tokens,
-                                            .max_rows = problem.rows,
-                                            .workspace = counters.data()};
-  attention_prefill(attention, nullptr);
-  const std::vector<std::uint16_t> plain_out = out.download();
-  const std::vector<float> plain_lse = lse.download();
-  DeviceArray<std::uint8_t> workspace(
-      static_cast<std::int64_t>(pooled_target_workspace(c.num_heads, c.num_kv_heads, problem.stride)));
-  workspace.fill_bytes(0xff);
-  const auto run = [&] {
-    out.fill_bytes(0xff);
-    lse.fill_bytes(0xff);
-    attention_with_target(attention,
-                          {.target = problem.target.data(),
-                           .stride = problem.stride,
-                           .q_offset = c.q_offset,
-                           .workspace = workspace.data()},
-                          nullptr);
-  };
-  const std::vector<float> actual = problem.result_of(run);
-  problem.expect_exact(actual);
-  EXPECT_EQ(out.download(), plain_out);
-  EXPECT_EQ(lse.download(), plain_lse);
-  EXPECT_EQ(problem.result_of(run), actual);
+  EXPECT_EQ(problem.out.download(), plain_out);
+  EXPECT_EQ(problem.lse.download(), plain_lse);
+  problem.poison();
+  attention_with_target(problem.params, problem.output, nullptr);
+  EXPECT_EQ(problem.pooled_target(), actual);
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, PooledTarget, ::testing::ValuesIn(cases()),
@@ -300,45 +297,35 @@ INSTANTIATE_TEST_SUITE_P(Cases, PooledTarget, ::testing::ValuesIn(cases()),
 TEST(PooledTargetParams, AreChecked) {
   std::string reason;
   if (!available(&reason)) GTEST_SKIP() << reason;
-  const PooledTargetParams good = {.q = reinterpret_cast<const void*>(1 << 20),
-                                   .q_token_stride = 512,
-                                   .q_head_stride = 128,
-                                   .kv = {.k = reinterpret_cast<const void*>(1 << 20),
-                                          .token_stride = 128,
-                                          .head_stride = 128 * 128,
-                                          .page_table = reinterpret_cast<const std::int32_t*>(1 << 20),
-                                          .page_table_stride = 4,
-                                          .page_stride = 128 * 256,
-                                          .num_pages = 4},
-                                   .lse = reinterpret_cast<const float*>(1 << 20),
-                                   .num_tokens = 200,
-                                   .num_heads = 4,
-                                   .num_kv_heads = 2,
-                                   .head_dim = 128,
-                                   .scale = 0.1f,
-                                   .target = reinterpret_cast<float*>(1 << 20),
-                                   .stride = 4};
-  const auto refused = [&](auto&& change) {
-    PooledTargetParams params = good;
-    change(params);
-    EXPECT_THROW(pooled_target(params, nullptr), Error);
+  Problem problem({.num_tokens = 200, .q_offset = 64});
+  using Params = PrefillAttentionParams;
+  using Output = PooledTargetOutput;
+  const auto refused = [&](const std::function<void(Params&, Output&)>& change) {
+    Params params = problem.params;
+    Output output = problem.output;
+    change(params, output);
+    EXPECT_THROW(attention_with_target(params, output, nullptr), Error);
   };
-  refused([](auto& p) { p.dtype = DType::kF32; });
-  refused([](auto& p) { p.head_dim = 96; });
-  refused([](auto& p) { p.num_heads = 3; });
-  refused([](auto& p) { p.scale = 0; });
-  refused([](auto& p) { p.q_offset = 10; });
-  refused([](auto& p) { p.num_tokens = -1; });
-  refused([](auto& p) { p.stride = 3; });
-  refused([](auto& p) { p.q_token_stride = 7; });
-  refused([](auto& p) { p.kv.page_table = nullptr; });
-  refused([](auto& p) { p.kv.num_pages = 0; });
-  refused([](auto& p) { p.lse = nullptr; });
-  refused([](auto& p) { p.target = nullptr; });
-  EXPECT_THROW(attention_with_target({}, {}, nullptr), Error);
-  PooledTargetParams empty = good;
-  empty.num_tokens = 0;
-  pooled_target(empty, nullptr);
+  const std::uint64_t mask = 0;
+  refused([](Params& p, Output&) { p.dtype = DType::kF32; });
+  refused([](Params& p, Output&) { p.head_dim = 96; });
+  refused([](Params& p, Output&) { p.num_heads = 3; });
+  refused([](Params& p, Output&) { p.num_kv_heads = 0; });
+  refused([](Params& p, Output&) { p.scale = 0; });
+  refused([](Params& p, Output&) { p.batch = 2; });
+  refused([](Params& p, Output&) { p.total_q = -1; });
+  refused([](Params& p, Output&) { p.max_rows = 3; });
+  refused([](Params& p, Output&) { p.q_token_stride = 7; });
+  refused([](Params& p, Output&) { p.kv.page_table = nullptr; });
+  refused([](Params& p, Output&) { p.kv.num_pages = 0; });
+  refused([](Params& p, Output&) { p.lse = nullptr; });
+  refused([&](Params& p, Output&) { p.mask = &mask; });
+  refused([](Params&, Output& o) { o.q_offset = 10; });
+  refused([](Params&, Output& o) { o.stride = 4; });
+  refused([](Params&, Output& o) { o.target = nullptr; });
+  refused([](Params&, Output& o) { o.workspace = nullptr; });
+  problem.params.total_q = problem.params.max_rows = 0;
+  attention_with_target(problem.params, problem.output, nullptr);
 }
 
 }  // namespace

@@ -5,6 +5,9 @@
 
 #include <set>
 #include <tuple>
+#include <utility>
+
+#include "cuda/prefill_item.h"
 
 namespace seer::cuda {
 namespace {
@@ -39,6 +42,40 @@ TEST(PrefillOrder, EveryItemComesOnceAndLongRowsFirst) {
           }
         }
       }
+    }
+  }
+}
+
+// Both tiles of every pair as the kernel finds them, for one KV head.
+TEST(PrefillOrder, PairsOfAnyGroupHaveEveryTileOnce) {
+  constexpr int kOffset = 3;  // block rows of keys before the queries
+  for (const int group : {1, 2, 3, 4, 5, 7, 8}) {
+    for (const int rows : {1, 2, 3, 8, 17}) {
+      const int row_sets = (rows + pair_rows(group) - 1) / pair_rows(group);
+      const int pairs = group * pair_rows(group) / 2;
+      std::set<std::pair<int, int>> seen;
+      int ownerless = 0;
+      for (int i = 0; i < row_sets * pairs; ++i) {
+        const PrefillPlace place = first_of_pair(prefill_place(i, row_sets, pairs, 1, 1), group);
+        const int row = rows - 1 - place.rank;
+        if (row < 0) continue;
+        const PrefillItem item = {
+            .head = place.head_set, .first_token = row * kBlock, .end = rows * kBlock, .last = kOffset + row};
+        for (int t = 0; t < 2; ++t) {
+          const PrefillItem tile = tile_of<true>(item, t, group);
+          ASSERT_TRUE(tile.head >= 0 && tile.head < group);
+          if (tile.begin == tile.end) {
+            ++ownerless;
+            continue;
+          }
+          const int row_of_tile = tile.first_token / kBlock;
+          ASSERT_EQ(tile.last, kOffset + row_of_tile);
+          ASSERT_TRUE(item.last - tile.last == 0 || (t == 1 && item.last - tile.last == 1));
+          ASSERT_TRUE(seen.emplace(row_of_tile, tile.head).second);
+        }
+      }
+      EXPECT_EQ(static_cast<int>(seen.size()), rows * group);
+      EXPECT_EQ(ownerless, rows * group % 2);
     }
   }
 }
