@@ -107,9 +107,6 @@ __global__ void __launch_bounds__(128 * kGroups + 32, 1)
       ptx::mbarrier_wait(ptx::shared_address(&shared.x_full[ring.slot]), ring.parity);
       std::uint32_t x[4][4];
       load_fragments(x, shared.x[ring.slot][group], warp % 4, lane);
-      __syncwarp();
-      if (lane == 0) ptx::mbarrier_arrive(ptx::shared_address(&shared.x_empty[ring.slot]));
-      ring.advance();
       ptx::mbarrier_wait(ptx::shared_address(&shared.w_full[slice]), 0);
       const std::uint64_t w =
           ptx::tile_descriptor(ptx::shared_address(weights + slice * kSliceBytes), kPanelBytes);
@@ -119,6 +116,9 @@ __global__ void __launch_bounds__(128 * kGroups + 32, 1)
       for (int step = 0; step < 4; ++step)
         ptx::wgmma<Element, true>(y, x[step], w + step * 16 * 128 / 16, slice + step != 0);
       ptx::wgmma_commit();
+      // Not before: the products' start waits for the fragments to have left shared memory.
+      if (lane == 0) ptx::mbarrier_arrive(ptx::shared_address(&shared.x_empty[ring.slot]));
+      ring.advance();
       ptx::wgmma_wait<0>();
       ptx::pin(y);
 #pragma unroll

@@ -65,78 +65,71 @@ __device__ __forceinline__ void init_barriers(KeyRing<kDim, kStages>& keys, int 
   ptx::fence_mbarrier_init();
 }
 
-/// The lane that drives the copy engine.
-template <int kDim, int kStages>
-struct KeyFetcher {
-  static constexpr int kTileBytes = kBlock * kDim * 2;
-  const GateSelectMaps& maps;
-  KeyRing<kDim, kStages>& keys;
-  const int k_head;
-  const int key_tiles;
-  Ring<kStages> ring{.parity = 1};
-
-  template <int kGroups>
-  __device__ __forceinline__ void fetch_queries(std::uint8_t (&q)[kGroups][kTileBytes],
-                                                const CtaRows<kGroups>& cta) const {
-    const std::uint32_t full = ptx::shared_address(&keys.q_full);
-    ptx::mbarrier_arrive_expect(full, kGroups * kTileBytes);
-    for (int g = 0; g < kGroups; ++g)
-      ptx::load_box_5d(ptx::shared_address(q[g]), &maps.q, full, 0, cta.tile_row + g * kBlock, 0, cta.head,
-                       0);
-  }
-
-  /// For one pass over the rows.
-  __device__ __forceinline__ void fetch_keys() {
-#pragma unroll 1
-    for (int t = 0; t < key_tiles; ++t) {
-      const std::uint32_t full = ptx::shared_address(&keys.full[ring.slot]);
-      ptx::mbarrier_wait(ptx::shared_address(&keys.empty[ring.slot]), ring.parity);
-      ptx::mbarrier_arrive_expect(full, kTileBytes);
-      ptx::load_box_5d(ptx::shared_address(keys.tile[ring.slot]), &maps.k, full, 0, t * kBlock, 0, k_head, 0);
-      ring.advance();
-    }
-  }
-};
-
 /// A warpgroup's 64 rows. A thread has part of two of them, `row(0)` and `row(1)`, as wgmma leaves it.
 template <int kDim, int kStages>
 struct RowTile {
+  static constexpr int kTileBytes = kBlock * kDim * 2;
+  const CUtensorMap& key_map;
   KeyRing<kDim, kStages>& keys;
+  const int k_head;
   const int warp;  // of the warpgroup
   const int lane;
-  const int first;      // block row of the first row
-  const int own_rows;   // 64 but at the end of the mask
-  const int key_tiles;  // that pass through the ring
-  const int own_tiles;  // up to the last row's diagonal
-  Ring<kStages> ring{};
+  const bool fetches;                             // the thread that drives the copy engine
+  const int first;                                // block row of the first row
+  const int own_rows;                             // 64 but at the end of the mask
+  const int key_tiles;                            // that pass through the ring
+  const int own_tiles;                            // up to the last row's diagonal
+  Ring<kStages> ring{}, empty_ring{.parity = 1};  // next slots to read and to fill
   std::uint32_t q[kDim / 16][4];
 
+  /// Starts the copy of the queries and waits for it.
   template <int kGroups>
-  __device__ __forceinline__ RowTile(KeyRing<kDim, kStages>& keys, const CtaRows<kGroups>& cta, int cta_warp,
-                                     int lane)
-      : keys(keys),
+  __device__ __forceinline__ RowTile(const GateSelectMaps& maps, const GateSelectParams& p,
+                                     KeyRing<kDim, kStages>& keys,
+                                     std::uint8_t (&queries)[kGroups][kTileBytes],
+                                     const CtaRows<kGroups>& cta, int cta_warp, int lane)
+      : key_map(maps.k),
+        keys(keys),
+        k_head(cta.head / (p.heads / p.k_heads)),
         warp(cta_warp % 4),
         lane(lane),
+        fetches(cta_warp == 0 && lane == 0),
         first(cta.first_row + cta_warp / 4 * kBlock),
         own_rows(max(0, min(kBlock, cta.rows - cta_warp / 4 * kBlock))),
         key_tiles(cta.key_tiles),
-        own_tiles(own_rows == 0 ? 0 : (first + own_rows - 1) / kBlock + 1) {}
-
-  __device__ __forceinline__ void load_queries(const std::uint8_t* tile) {
-    ptx::mbarrier_wait(ptx::shared_address(&keys.q_full), 0);
-    load_fragments(q, tile, warp, lane);
+        own_tiles(own_rows == 0 ? 0 : (first + own_rows - 1) / kBlock + 1) {
+    const std::uint32_t full = ptx::shared_address(&keys.q_full);
+    if (fetches) {
+      ptx::mbarrier_arrive_expect(full, kGroups * kTileBytes);
+      for (int g = 0; g < kGroups; ++g)
+        ptx::load_box_5d(ptx::shared_address(queries[g]), &maps.q, full, 0, cta.tile_row + g * kBlock, 0,
+                         cta.head, 0);
+    }
+    __syncwarp();
+    ptx::mbarrier_wait(full, 0);
+    load_fragments(q, queries[cta_warp / 4], warp, lane);
   }
 
   __device__ __forceinline__ int row(int r) const { return first + warp * 16 + lane / 4 + 8 * r; }
   __device__ __forceinline__ bool is_own(int block_row) const { return block_row - first < own_rows; }
 
-  /// Calls use(t, s) with the products of each tile of keys; those after a row's diagonal are -inf where
-  /// `hide`.
+  /// Whether tile t of keys goes beyond a row's diagonal.
+  __device__ __forceinline__ bool crosses(int t) const { return t * kBlock + kBlock - 1 > first; }
+
+  /// -inf for what lies after a row's diagonal.
+  __device__ __forceinline__ void hide(int t, float (&s)[32]) const {
+    if (crosses(t)) hide_later_keys(s, warp, lane, t * kBlock - first);
+  }
+
+  /// Calls use(t, s) with the products of each tile of keys.
   template <class Use>
-  __device__ __forceinline__ void for_tiles(bool hide, const Use& use) {
+  __device__ __forceinline__ void for_tiles(const Use& use) {
+#pragma unroll 1
+    for (int t = 0; t < kStages - 1; ++t) fetch(t);
     float s[32];
 #pragma unroll 1
     for (int t = 0; t < key_tiles; ++t) {
+      fetch(t + kStages - 1);  // where the tile before was
       ptx::mbarrier_wait(ptx::shared_address(&keys.full[ring.slot]), ring.parity);
       const bool own = t < own_tiles;
       if (own) {
@@ -147,17 +140,29 @@ struct RowTile {
       __syncwarp();
       if (lane == 0) ptx::mbarrier_arrive(ptx::shared_address(&keys.empty[ring.slot]));
       ring.advance();
-      if (!own) continue;
-      if (hide && t * kBlock + kBlock - 1 > first) hide_later_keys(s, warp, lane, t * kBlock - first);
-      use(t, s);
+      if (own) use(t, s);
     }
+  }
+
+ private:
+  __device__ __forceinline__ void fetch(int t) {
+    if (t >= key_tiles) return;
+    if (fetches) {
+      const std::uint32_t full = ptx::shared_address(&keys.full[empty_ring.slot]);
+      ptx::mbarrier_wait(ptx::shared_address(&keys.empty[empty_ring.slot]), empty_ring.parity);
+      ptx::mbarrier_arrive_expect(full, kTileBytes);
+      ptx::load_box_5d(ptx::shared_address(keys.tile[empty_ring.slot]), &key_map, full, 0, t * kBlock, 0,
+                       k_head, 0);
+    }
+    __syncwarp();
+    empty_ring.advance();
   }
 };
 
 /// The mask of a warpgroup's rows. Lanes 0 and 1 of a quad write the words of its two rows and count.
 struct MaskWriter {
-  std::uint64_t* head_mask;  // of block row 0, which may lie before the mask
-  std::int64_t mask_words;
+  const GateSelectParams& p;  // not in registers
+  int head;
   int lane;
   int own_row;  // whose words this lane sees
   bool writes;
@@ -165,14 +170,14 @@ struct MaskWriter {
 
   template <class Tile>
   __device__ __forceinline__ MaskWriter(const GateSelectParams& p, int head, const Tile& tile)
-      : head_mask(p.mask + (head * p.rows - p.first_row) * p.mask_words),
-        mask_words(p.mask_words),
+      : p(p),
+        head(head),
         lane(tile.lane),
         own_row(tile.row(tile.lane % 2)),
         writes(tile.lane % 4 < 2 && tile.is_own(own_row)) {}
 
   __device__ __forceinline__ std::uint64_t* words(int block_row) const {
-    return head_mask + block_row * mask_words;
+    return p.mask + (head * p.rows + block_row - p.first_row) * p.mask_words;
   }
 
   /// The own row's word t out of every lane's bits [row][half], where bit 8 * j + i stands for column 8 * j +
@@ -206,16 +211,17 @@ struct MaskWriter {
 
   /// The words after the tiles, and the warp's part of the number of blocks.
   template <class Tile>
-  __device__ __forceinline__ void finish(const Tile& tile, std::uint64_t* selected_blocks) const {
+  __device__ __forceinline__ void finish(const Tile& tile) const {
 #pragma unroll 1
     for (int r = tile.warp * 16; r < min(tile.warp * 16 + 16, tile.own_rows); ++r) {
 #pragma unroll 1
-      for (std::int64_t w = tile.own_tiles + lane; w < mask_words; w += 32) words(tile.first + r)[w] = 0;
+      for (std::int64_t w = tile.own_tiles + lane; w < p.mask_words; w += 32) words(tile.first + r)[w] = 0;
     }
-    if (selected_blocks == nullptr) return;
+    if (p.selected_blocks == nullptr) return;
     const int sum = __reduce_add_sync(kAllLanes, count);
     if (lane == 0 && sum > 0)
-      atomicAdd(reinterpret_cast<unsigned long long*>(selected_blocks), static_cast<unsigned long long>(sum));
+      atomicAdd(reinterpret_cast<unsigned long long*>(p.selected_blocks),
+                static_cast<unsigned long long>(sum));
   }
 };
 

@@ -17,7 +17,7 @@ struct Shared {
 };
 
 template <int kDim, int kGroups>
-__global__ void __launch_bounds__(128 * kGroups + 32, 2)
+__global__ void __launch_bounds__(128 * kGroups, 2)
     gate_threshold_kernel(const __grid_constant__ GateSelectMaps maps, GateSelectParams p, float threshold,
                           std::int64_t dense_from) {
   extern __shared__ __align__(1024) std::uint8_t memory[];
@@ -29,21 +29,13 @@ __global__ void __launch_bounds__(128 * kGroups + 32, 2)
   __syncthreads();
   ptx::wait_for_previous_kernel();
 
-  if (warp == 4 * kGroups) {
-    if (lane != 0) return;
-    KeyFetcher<kDim, kStages> fetcher{maps, shared.keys, cta.head / (p.heads / p.k_heads), cta.key_tiles};
-    fetcher.fetch_queries(shared.q, cta);
-    fetcher.fetch_keys();
-    fetcher.fetch_keys();
-    return;
-  }
-
-  RowTile<kDim, kStages> tile(shared.keys, cta, warp, lane);
-  tile.load_queries(shared.q[warp / 4]);
-
+  RowTile<kDim, kStages> tile(maps, p, shared.keys, shared.q, cta, warp, lane);
   const float scale = product_scale<kDim>();
   RowStats stats;
-  tile.for_tiles(true, [&](int, const float(&s)[32]) { stats.add(s, scale); });
+  tile.for_tiles([&](int t, float(&s)[32]) {
+    tile.hide(t, s);
+    stats.add(s, scale);
+  });
   stats.join(scale);
   float cut[2];
 #pragma unroll
@@ -52,7 +44,7 @@ __global__ void __launch_bounds__(128 * kGroups + 32, 2)
   }
 
   MaskWriter mask(p, cta.head, tile);
-  tile.for_tiles(false, [&](int t, const float(&s)[32]) {
+  tile.for_tiles([&](int t, const float(&s)[32]) {
     std::uint32_t bits[2][2] = {};
 #pragma unroll
     for (int i = 0; i < 32; ++i) {
@@ -61,14 +53,14 @@ __global__ void __launch_bounds__(128 * kGroups + 32, 2)
     mask.write(t, mask.join(t, bits));
   });
   mask.fill_empty();
-  mask.finish(tile, p.selected_blocks);
+  mask.finish(tile);
 }
 
 template <int kDim, int kGroups>
 void launch(const GateSelectMaps& maps, const GateSelectParams& p, CUstream_st* stream) {
   const RowRule rule = row_rule(p.select);
   launch_early("gate_select", gate_threshold_kernel<kDim, kGroups>,
-               dim3(static_cast<unsigned>(ctas_for<kGroups>(p))), 128 * kGroups + 32,
+               dim3(static_cast<unsigned>(ctas_for<kGroups>(p))), 128 * kGroups,
                static_cast<int>(sizeof(Shared<kDim, kGroups>)), stream, maps, p,
                static_cast<float>(rule.value), rule.dense_from);
 }

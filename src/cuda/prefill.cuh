@@ -333,11 +333,13 @@ struct PrefillComputer {
     return slot;
   }
 
-  /// Takes the fragments of the q tile and gives its shared memory back.
-  __device__ __forceinline__ void load_q() {
+  /// Takes the fragments of the q tile and starts the first product, before which they have left shared
+  /// memory.
+  __device__ __forceinline__ int start_item(float (&s)[32]) {
     load_fragments(q, shared.q[tile], warp, lane);
-    __syncwarp();
+    const int k_slot = start_scores(s);
     arrive(&shared.q_empty);
+    return k_slot;
   }
 
   /// Scores to probabilities, in place; moves the running maxima where they must move and says so: then O has
@@ -407,7 +409,7 @@ struct PrefillComputer {
       // One or none. After an `if` the compiler would keep descriptors in vector registers for the main loop.
       for (; block < item.blocks - 1 - item.last; ++block) pass_over(s);
     }
-    if (item.diagonal != 0) hide_later_keys(s, warp, lane);
+    if (item.diagonal != 0) hide_later_keys(s, warp, lane, 0);
     row_max[0] = row_max[1] = -INFINITY;
     row_sum[0] = row_sum[1] = 0;
     if constexpr (kTarget) target.begin(item);
@@ -468,18 +470,16 @@ struct PrefillComputer {
     }
     item = own(item);
     float s[32];
-    load_q();
-    int k_slot = start_scores(s);
+    int k_slot = start_item(s);
     for (;;) {
       const int v_slot = attend(s, k_slot, item);
       const PrefillItem next = next_item();
-      if (next.head >= 0) load_q();
       ptx::wgmma_wait<0>();
       ptx::pin(o);
       arrive(&shared.v_empty[v_slot]);
       if (next.head < 0) break;
       // The next item's first product runs while this one's output is stored.
-      k_slot = start_scores(s);
+      k_slot = start_item(s);
       store(item);
       item = own(next);
     }

@@ -41,9 +41,9 @@ __device__ __forceinline__ void start_products(float (&s)[32], const std::uint32
   ptx::wgmma_commit();
 }
 
-/// Hides the keys after each query in the diagonal block.
-__device__ __forceinline__ void hide_later_keys(float (&s)[32], int warp, int lane) {
-  const int row = warp * 16 + lane / 4;
+/// Hides the keys after each query, where the key tile starts `ahead` after the query tile.
+__device__ __forceinline__ void hide_later_keys(float (&s)[32], int warp, int lane, int ahead) {
+  const int row = warp * 16 + lane / 4 - ahead;
 #pragma unroll
   for (int i = 0; i < 32; ++i) {
     const int column = i / 4 * 8 + lane % 4 * 2 + i % 2;
