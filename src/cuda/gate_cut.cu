@@ -245,6 +245,7 @@ struct Selection {
       };
       const auto plus = [](float a, float b) { return a + b; };
       least[r] = join(least[r], [](float a, float b) { return fminf(a, b); });
+      if constexpr (kCounts) sum[r] = join(sum[r], plus), squares[r] = join(squares[r], plus);
       Row& row = rows[r];
       const float range = stats.top[r] - least[r];
       // Room for the rounding of the offset, which grows with the numbers' size beside their range.
@@ -263,8 +264,8 @@ struct Selection {
       if constexpr (kCounts) {
         // The cut of a normal distribution, lowered: what lies below need not be counted, if that holds.
         const auto seen = static_cast<float>((tile.first + 1) / kBlock * kBlock);
-        const float mean = join(sum[r], plus) / seen;
-        const float deviation = sqrtf(fmaxf(join(squares[r], plus) / seen - mean * mean, 0.0f));
+        const float mean = sum[r] / seen;
+        const float deviation = sqrtf(fmaxf(squares[r] / seen - mean * mean, 0.0f));
         const float share = (1.25f * static_cast<float>(rule.k) + 4) / static_cast<float>(tile.row(r) + 1);
         if (seen > 0 && share < 0.5f) low = row.integer(mean + deviation * normal_quantile(share));
       } else if (rule.rule == SelectRule::kResidual && row.step > 0) {
