@@ -62,7 +62,7 @@ class CudaTransformer final : public Transformer {
 
   PrefillResult run_prefill(Sequence& sequence, const PrefillRequest& request) override;
   void run_decode(std::span<Sequence* const> sequences, std::span<const std::int32_t> tokens, float* logits,
-                  std::int32_t* next) override;
+                  std::span<const TokenDraw> draws, std::int32_t* next) override;
 
   /// What becomes of a product: rounded to dtype, kept in float32, or added to float32.
   enum class Output { kRounded, kFloat, kAdded };
@@ -91,6 +91,7 @@ class CudaTransformer final : public Transformer {
 
   void reserve_decode(int batch);
   void upload_decode_state(std::span<Sequence* const> sequences, std::span<const std::int32_t> tokens);
+  void upload_draws(std::span<const TokenDraw> draws, int batch);
   void launch_decode(int batch);
 
   DType dtype() const { return weights_.dtype; }

@@ -7,6 +7,7 @@
 
 #include "core/check.h"
 #include "model/decode_selector.h"
+#include "model/sampler.h"
 #include "ops/elementwise.h"
 #include "ops/gate.h"
 
@@ -314,7 +315,7 @@ const std::uint64_t* CpuTransformer::select_for_decode(std::span<Sequence* const
 }
 
 void CpuTransformer::run_decode(std::span<Sequence* const> sequences, std::span<const std::int32_t> tokens,
-                                float* logits, std::int32_t* next) {
+                                float* logits, std::span<const TokenDraw> draws, std::int32_t* next) {
   Scratch& s = *scratch_;
   const auto batch = static_cast<std::int64_t>(sequences.size());
   s.reserve(config_, batch);
@@ -354,7 +355,8 @@ void CpuTransformer::run_decode(std::span<Sequence* const> sequences, std::span<
   s.logits.reserve_discard(batch * vocab);
   compute_logits(0, batch, s.logits.data());
   for (std::int64_t b = 0; b < batch; ++b)
-    next[b] = argmax({s.logits.data() + b * vocab, static_cast<std::size_t>(vocab)});
+    next[b] = draw_token({s.logits.data() + b * vocab, static_cast<std::size_t>(vocab)},
+                         draws[static_cast<std::size_t>(b)]);
 }
 
 }  // namespace seer

@@ -60,13 +60,20 @@ void Transformer::extend_for_decode(std::span<Sequence* const> sequences,
 void Transformer::decode(std::span<Sequence* const> sequences, std::span<const std::int32_t> tokens,
                          float* logits) {
   extend_for_decode(sequences, tokens);
-  if (!sequences.empty()) run_decode(sequences, tokens, logits, nullptr);
+  if (!sequences.empty()) run_decode(sequences, tokens, logits, {}, nullptr);
+}
+
+void Transformer::decode_drawn(std::span<Sequence* const> sequences, std::span<const std::int32_t> tokens,
+                               std::span<const TokenDraw> draws, std::int32_t* next) {
+  SEER_CHECK(draws.size() == sequences.size(), "decode: expected one draw for each of {} sequences, found {}",
+             sequences.size(), draws.size());
+  extend_for_decode(sequences, tokens);
+  if (!sequences.empty()) run_decode(sequences, tokens, nullptr, draws, next);
 }
 
 void Transformer::decode_greedy(std::span<Sequence* const> sequences, std::span<const std::int32_t> tokens,
                                 std::int32_t* next) {
-  extend_for_decode(sequences, tokens);
-  if (!sequences.empty()) run_decode(sequences, tokens, nullptr, next);
+  decode_drawn(sequences, tokens, std::vector<TokenDraw>(sequences.size()), next);
 }
 
 }  // namespace seer

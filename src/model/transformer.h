@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/context.h"
+#include "core/token_draw.h"
 #include "model/config.h"
 #include "model/kv_cache.h"
 #include "model/selector.h"
@@ -127,7 +128,11 @@ class Transformer {
   /// Error when a context is full.
   void decode(std::span<Sequence* const> sequences, std::span<const std::int32_t> tokens, float* logits);
 
-  /// The same; next[i] is the token of the largest logit (the first of equals). Throws Error on NaN.
+  /// The same; next[i] is what draws[i] draws from the logits, which stay on the device. Throws Error when a
+  /// logit is NaN or, with a temperature above 0, the largest one is infinite.
+  void decode_drawn(std::span<Sequence* const> sequences, std::span<const std::int32_t> tokens,
+                    std::span<const TokenDraw> draws, std::int32_t* next);
+  /// The same; next[i] is the token of the largest logit (the first of equals).
   void decode_greedy(std::span<Sequence* const> sequences, std::span<const std::int32_t> tokens,
                      std::int32_t* next);
 
@@ -136,9 +141,9 @@ class Transformer {
               std::shared_ptr<PagePool> pool);
 
   virtual PrefillResult run_prefill(Sequence& sequence, const PrefillRequest& request) = 0;
-  /// The sequences have been extended by their token. `logits` or `next` is given.
+  /// The sequences have been extended by their token. `logits` is given, or `next` and one draw a sequence.
   virtual void run_decode(std::span<Sequence* const> sequences, std::span<const std::int32_t> tokens,
-                          float* logits, std::int32_t* next) = 0;
+                          float* logits, std::span<const TokenDraw> draws, std::int32_t* next) = 0;
   /// Only dynamic NTK's frequencies depend on the length, and only past the trained one.
   RopeTable rope_for(std::int64_t length) const;
 

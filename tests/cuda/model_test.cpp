@@ -10,6 +10,7 @@
 #include "cuda_model/cuda_transformer.h"
 #include "io/tensor_file.h"
 #include "model/cpu_transformer.h"
+#include "model/sampler.h"
 #include "support/golden.h"
 #include "support/inputs.h"
 
@@ -158,6 +159,33 @@ TEST_F(CudaModel, DecodingContinuesAPrefill) {
     b.truncate(b.length() - 1);
     both.gpu->decode_greedy(sequences, last, next.data());
     EXPECT_EQ(next, greedy);
+  }
+}
+
+TEST_F(CudaModel, DrawsTokensFromTheLogitsThatItGives) {
+  Both both(folders_.front());
+  const auto vocab = static_cast<std::size_t>(both.config.vocab_size);
+  const auto tokens = some_tokens(200, both.config.vocab_size);
+  std::vector<Sequence> owned;
+  std::vector<Sequence*> sequences;
+  for (const std::size_t length : {70, 200, 128}) {
+    owned.push_back(both.gpu->new_sequence());
+    both.gpu->prefill(owned.back(), {.tokens = std::span(tokens).first(length)});
+  }
+  for (Sequence& sequence : owned) sequences.push_back(&sequence);
+  std::vector<float> logits(owned.size() * vocab);
+  std::vector<std::int32_t> last{tokens[0], tokens[1], tokens[2]}, next(owned.size());
+  for (int step = 0; step < 4; ++step) {  // the first without a graph, the others with one for all draws
+    const double uniform = 0.23 + 0.2 * step;
+    const std::vector<TokenDraw> draws{{.uniform = uniform, .temperature = 1.5f},
+                                       {},
+                                       {.uniform = uniform, .temperature = 1, .top_p = 0.9f, .top_k = 40}};
+    both.gpu->decode_drawn(sequences, last, draws, next.data());
+    for (Sequence& sequence : owned) sequence.truncate(sequence.length() - 1);
+    both.gpu->decode(sequences, last, logits.data());
+    for (std::size_t i = 0; i < owned.size(); ++i)
+      EXPECT_EQ(next[i], draw_token(std::span(logits).subspan(i * vocab, vocab), draws[i])) << step;
+    last = next;
   }
 }
 
