@@ -54,6 +54,7 @@ class CudaTransformer final : public Transformer {
   struct ChunkView;
   struct Selection;
   struct DecodeState;
+  class Probe;
   CudaTransformer(DeviceWeights weights, const ModelConfig& config, const Context& context,
                   const TransformerOptions& options, std::shared_ptr<OwnedStream> stream);
   CudaTransformer(DeviceWeights weights, const ModelConfig& config, const Context& context,
@@ -82,11 +83,12 @@ class CudaTransformer final : public Transformer {
   void attend(const ChunkView& chunk, int layer, const std::uint64_t* mask);
   /// Dense, and the target of the chunk.
   void attend_with_target(const ChunkView& chunk, int layer);
-  cuda::PrefillAttentionParams prefill_attention(const ChunkView& chunk, int layer);
+  cuda::PrefillAttentionParams prefill_attention(const ChunkView& chunk, int layer,
+                                                 const std::uint64_t* mask);
   /// False: dense.
   bool select(Selection& selection, const ChunkView& chunk, int layer);
-  void observe(LayerObserver& observer, const ObserverWants& wants, const ChunkView& chunk, int layer,
-               bool sparse);
+  void observe(LayerObserver& observer, const ObserverWants& wants, const Selection& selection,
+               const ChunkView& chunk, int layer, bool sparse);
   void score_chunk(const PrefillRequest& request, const ChunkView& chunk);
 
   void reserve_decode(int batch);

@@ -10,8 +10,9 @@
 #include "cuda/gate.h"
 #include "cuda/pooled_target.h"
 #include "cuda/select.h"
-#include "cuda_model/device_gate.h"
 #include "cuda_model/prefill_scratch.h"
+#include "cuda_model/prefill_state.h"
+#include "cuda_model/probe.h"
 
 namespace seer {
 namespace {
@@ -33,16 +34,6 @@ std::int64_t words_for(std::int64_t blocks) { return (blocks + 63) / 64; }
 double gibibytes(std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); }
 
 template <class T>
-std::vector<T> download(const T* data, std::int64_t count, const OwnedStream& stream) {
-  std::vector<T> values(static_cast<std::size_t>(count));
-  cuda::check(
-      cudaMemcpyAsync(values.data(), data, values.size() * sizeof(T), cudaMemcpyDeviceToHost, stream.get()),
-      "prefill");
-  stream.wait("prefill");
-  return values;
-}
-
-template <class T>
 void upload(std::type_identity_t<std::span<const T>> values, cuda::DeviceArray<T>& array,
             const OwnedStream& stream) {
   array.reserve_discard(static_cast<std::int64_t>(values.size()));
@@ -52,30 +43,6 @@ void upload(std::type_identity_t<std::span<const T>> values, cuda::DeviceArray<T
 }
 
 }  // namespace
-
-/// Tokens [first, first + tokens) of a prompt.
-struct CudaTransformer::ChunkView {
-  std::int64_t first = 0, tokens = 0, total = 0;
-  const std::int32_t* lengths = nullptr;  // device: cu_seqlens_q [2], cu_seqlens_k [2]
-  const DeviceRope* rope = nullptr;
-
-  std::int64_t first_row() const { return first / kBlockSize; }
-  std::int64_t rows() const { return blocks_for(tokens); }
-  std::int64_t blocks() const { return first_row() + rows(); }
-};
-
-/// How the blocks of a prompt are chosen.
-struct CudaTransformer::Selection {
-  Selector* selector = nullptr;
-  SelectParams params;                    // kDense: all of them
-  const DeviceGate* gate = nullptr;       // of kGate
-  bool by_density = false;                // the oracle's adaptive rule
-  std::int64_t selected = 0, causal = 0;  // of the layers known on the host
-
-  bool is_dense() const { return params.rule == SelectRule::kDense; }
-  const SelectorSettings& settings() const { return *selector->settings; }
-  const GateConfig& gate_config() const { return settings().gate->config; }
-};
 
 /// Makes sure that the prompt will fit before any of it is computed.
 void CudaTransformer::plan_memory(std::int64_t tokens, std::int64_t chunk, std::int64_t gate_keys) {
@@ -101,24 +68,35 @@ void CudaTransformer::plan_memory(std::int64_t tokens, std::int64_t chunk, std::
       gibibytes(static_cast<std::int64_t>(total_bytes)), fits);
 }
 
+CudaTransformer::Selection CudaTransformer::Selection::of(Selector& selector, std::int64_t total_tokens) {
+  SEER_CHECK(selector.settings.has_value(), "--device cuda: expected a selector of make_selector");
+  const SelectorSettings& settings = *selector.settings;
+  return {.selector = &selector,
+          .params = settings.resolve(total_tokens),
+          .by_density = settings.kind == SelectorKind::kOracle &&
+                        settings.sparsity.rule == SparsityOptions::Rule::kAdaptive};
+}
+
 PrefillResult CudaTransformer::run_prefill(Sequence& sequence, const PrefillRequest& request) {
   const auto start = Clock::now();
   PrefillScratch& s = *prefill_;
   const cudaStream_t stream = stream_->get();
   const auto total = static_cast<std::int64_t>(request.tokens.size());
 
-  Selection selection{.selector = request.selector};
+  Selection selection;
   if (request.selector != nullptr) {
-    SEER_CHECK(request.selector->settings.has_value(), "--device cuda: expected a selector of make_selector");
-    selection.params = selection.settings().resolve(total);
-    selection.by_density = selection.settings().kind == SelectorKind::kOracle &&
-                           selection.settings().sparsity.rule == SparsityOptions::Rule::kAdaptive;
+    selection = Selection::of(*request.selector, total);
     if (selection.settings().kind == SelectorKind::kGate && !selection.is_dense())
       selection.gate = &DeviceGate::of(*request.selector);
   }
-  const std::int64_t wanted_chunk = options_.chunk_tokens > 0 ? options_.chunk_tokens
-                                    : selection.by_density    ? kOracleChunkTokens
-                                                              : kChunkTokens;
+  const ObserverWants wants = request.observer != nullptr ? request.observer->wants() : ObserverWants{};
+  if (wants.probe && wants.gated != nullptr) {
+    selection.selector = wants.gated;
+    selection.gate = &DeviceGate::of(*wants.gated);
+  }
+  const std::int64_t wanted_chunk = options_.chunk_tokens > 0             ? options_.chunk_tokens
+                                    : selection.by_density || wants.probe ? kOracleChunkTokens
+                                                                          : kChunkTokens;
   const std::int64_t chunk_tokens = std::min(wanted_chunk, blocks_for(total) * kBlockSize);
   const std::int64_t gate_keys = selection.gate == nullptr
                                      ? 0
@@ -224,8 +202,6 @@ void CudaTransformer::prefill_layer(const PrefillRequest& request, Selection& se
   const ObserverWants wants = request.observer != nullptr ? request.observer->wants() : ObserverWants{};
   SEER_CHECK(!wants.target || selection.is_dense(),
              "prefill: the pooled attention is observed in a dense prefill only");
-  SEER_CHECK(!wants.input,
-             "--device cuda: this command looks at every layer's inputs and runs on the CPU only");
   unsigned q_pools = wants.q_pools, k_pools = wants.k_pools;
   if (selection.gate != nullptr) {
     q_pools = selection.gate_config().q_pools;
@@ -289,7 +265,7 @@ void CudaTransformer::prefill_layer(const PrefillRequest& request, Selection& se
   else
     attend(chunk, index, sparse ? s.mask.data() : nullptr);
   timer_.mark(Stage::kAttention);
-  if (request.observer != nullptr) observe(*request.observer, wants, chunk, index, sparse);
+  if (request.observer != nullptr) observe(*request.observer, wants, selection, chunk, index, sparse);
 
   product(s.attention.data(), chunk.tokens, layer.o.data(), hidden, q_size, s.x.data(), layer.o_bias.data(),
           Output::kAdded);
@@ -301,7 +277,8 @@ void CudaTransformer::prefill_layer(const PrefillRequest& request, Selection& se
   timer_.mark(Stage::kMlp);
 }
 
-cuda::PrefillAttentionParams CudaTransformer::prefill_attention(const ChunkView& chunk, int layer) {
+cuda::PrefillAttentionParams CudaTransformer::prefill_attention(const ChunkView& chunk, int layer,
+                                                                const std::uint64_t* mask) {
   PrefillScratch& s = *prefill_;
   const std::int64_t qkv_size = config_.q_size() + 2 * config_.kv_size();
   return {.q = s.qkv.data(),
@@ -321,15 +298,14 @@ cuda::PrefillAttentionParams CudaTransformer::prefill_attention(const ChunkView&
           .cu_seqlens_k = chunk.lengths + 2,
           .total_q = chunk.tokens,
           .max_rows = chunk.rows(),
+          .mask = mask,
+          .mask_words = words_for(chunk.blocks()),
+          .mask_heads = config_.num_heads,
           .workspace = s.counters.data()};
 }
 
 void CudaTransformer::attend(const ChunkView& chunk, int layer, const std::uint64_t* mask) {
-  cuda::PrefillAttentionParams params = prefill_attention(chunk, layer);
-  params.mask = mask;
-  params.mask_words = words_for(chunk.blocks());
-  params.mask_heads = config_.num_heads;
-  cuda::attention_prefill(params, stream_->get());
+  cuda::attention_prefill(prefill_attention(chunk, layer, mask), stream_->get());
 }
 
 void CudaTransformer::attend_with_target(const ChunkView& chunk, int layer) {
@@ -337,7 +313,7 @@ void CudaTransformer::attend_with_target(const ChunkView& chunk, int layer) {
   const std::int64_t stride = chunk.blocks();
   s.target.reserve_discard(config_.num_heads * chunk.rows() * stride);
   s.target_workspace.reserve_discard(static_cast<std::int64_t>(cuda::pooled_target_workspace(stride)));
-  cuda::PrefillAttentionParams params = prefill_attention(chunk, layer);
+  cuda::PrefillAttentionParams params = prefill_attention(chunk, layer, nullptr);
   params.lse = s.lse.data();
   cuda::attention_with_target(params,
                               {.target = s.target.data(),
@@ -438,12 +414,15 @@ bool CudaTransformer::select(Selection& selection, const ChunkView& chunk, int i
 }
 
 /// Copies what the observer wants to the host, which waits for the device.
-void CudaTransformer::observe(LayerObserver& observer, const ObserverWants& wants, const ChunkView& chunk,
-                              int layer, bool sparse) {
+void CudaTransformer::observe(LayerObserver& observer, const ObserverWants& wants, const Selection& selection,
+                              const ChunkView& chunk, int layer, bool sparse) {
   PrefillScratch& s = *prefill_;
-  LayerObservation seen{
-      .layer = layer, .first_row = chunk.first_row(), .rows = chunk.rows(), .total_tokens = chunk.total};
-  std::vector<float> q_pooled, k_pooled, target;
+  LayerObservation seen{.layer = layer,
+                        .first_row = chunk.first_row(),
+                        .rows = chunk.rows(),
+                        .tokens = chunk.tokens,
+                        .total_tokens = chunk.total};
+  std::vector<float> q_pooled, k_pooled, target, lse;
   if (wants.q_pools != 0) {
     q_pooled =
         download(s.q_pooled.data(), chunk.rows() * config_.q_size() * pool_count(wants.q_pools), *stream_);
@@ -465,6 +444,12 @@ void CudaTransformer::observe(LayerObserver& observer, const ObserverWants& want
     const auto words = download(s.mask.data(), config_.num_heads * chunk.rows() * mask.words(), *stream_);
     std::copy(words.begin(), words.end(), mask.row(0, 0));
     seen.mask = &mask;
+  }
+  Probe probe(*this, selection, chunk, layer);
+  if (wants.probe) {
+    lse = download(s.lse.data(), config_.num_heads * chunk.tokens, *stream_);
+    seen.lse = lse.data();
+    seen.probe = &probe;
   }
   observer.observe(seen);
   timer_.mark(Stage::kOther);

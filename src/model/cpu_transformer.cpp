@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "core/check.h"
+#include "model/cpu_probe.h"
 #include "model/decode_selector.h"
 #include "model/sampler.h"
 #include "ops/elementwise.h"
@@ -202,14 +203,16 @@ void CpuTransformer::observe(const PrefillRequest& request, const SelectInput& i
                              const PrefillAttentionParams& attention) {
   Scratch& s = *scratch_;
   const ObserverWants wants = request.observer->wants();
+  CpuProbe probe(context_, input, config_.num_heads);
   LayerObservation seen{.layer = input.layer,
                         .first_row = input.q_offset / kBlockSize,
                         .rows = blocks_for(input.num_tokens),
+                        .tokens = input.num_tokens,
                         .total_tokens = input.total_tokens,
                         .target = attention.pooled_target,
                         .target_stride = attention.pooled_target_stride,
                         .mask = wants.mask ? mask : nullptr,
-                        .input = wants.input ? &input : nullptr,
+                        .probe = wants.probe ? &probe : nullptr,
                         .lse = attention.lse};
   const auto pool = [&](const float* x, int heads, std::int64_t stride, unsigned pools, Buffer<float>& out) {
     if (pools == 0) return static_cast<const float*>(nullptr);
@@ -272,7 +275,7 @@ void CpuTransformer::prefill_chunk(Sequence& sequence, const PrefillRequest& req
                                      .kv = kv,
                                      .mask = sparse ? &s.mask : nullptr};
     const ObserverWants wants = request.observer != nullptr ? request.observer->wants() : ObserverWants{};
-    if (wants.input) {
+    if (wants.probe) {
       s.lse.reserve_discard(config_.num_heads * tokens);
       attention.lse = s.lse.data();
     }

@@ -37,6 +37,8 @@ PrefillResult Transformer::prefill(Sequence& sequence, const PrefillRequest& req
              sequence.length());
   SEER_CHECK(device() == Device::kCpu || sequence.decode_selector() == nullptr,
              "--device cuda: a decode gate runs on the CPU only; leave it out for dense decoding");
+  SEER_CHECK(request.observer == nullptr || !request.observer->wants().probe || request.selector == nullptr,
+             "prefill: selectors are probed in a dense prefill only");
   for (const std::int32_t id : request.tokens)
     SEER_CHECK(id >= 0 && id < config_.vocab_size, "token id {} is outside the model's vocabulary of {}", id,
                config_.vocab_size);

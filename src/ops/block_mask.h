@@ -56,6 +56,11 @@ class BlockMask {
   void set_range(int head, std::int64_t r, std::int64_t begin, std::int64_t end) {
     for (std::int64_t block = begin; block < end; ++block) set(head, r, block);
   }
+  /// Selects all causal blocks.
+  void set_all() {
+    for (int head = 0; head < num_heads_; ++head)
+      for (std::int64_t r = 0; r < num_rows_; ++r) set_range(head, r, 0, first_row_ + r + 1);
+  }
   /// Selected key blocks of a row.
   std::int64_t count(int head, std::int64_t r) const {
     std::int64_t total = 0;
