@@ -331,7 +331,7 @@ void CpuTransformer::run_decode(std::span<Sequence* const> sequences, std::span<
   }
   embedding(context_, weights_->embedding, tokens.data(), batch, s.x.data());
   s.views.resize(sequences.size());
-  const std::int64_t mask_words = (blocks_for(longest) + 63) / 64;
+  const std::int64_t mask_words = mask_words_for(blocks_for(longest));
   for (int index = 0; index < config_.num_layers; ++index) {
     const LayerWeights& layer = weights_->layers[static_cast<std::size_t>(index)];
     project_qkv(layer, batch);
