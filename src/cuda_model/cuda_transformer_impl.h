@@ -76,7 +76,11 @@ class CudaTransformer final : public Transformer {
   void run_mlp(const DeviceLayer& layer, std::int64_t rows, float* x, std::uint16_t* normed,
                std::uint16_t* gate_up, std::uint16_t* activated);
 
-  void plan_memory(std::int64_t tokens, std::int64_t chunk, std::int64_t gate_keys);
+  // Throw Error when what comes will not fit, before any of it is computed.
+  void plan_context() const;
+  void plan_prefill(const PrefillRequest& request, const Selection& selection,
+                    std::int64_t wanted_chunk) const;
+  void plan_decode(int batch) const;
   void prefill_chunk(const PrefillRequest& request, Selection& selection, const ChunkView& chunk);
   void prefill_layer(const PrefillRequest& request, Selection& selection, const ChunkView& chunk, int layer);
   /// mask nullptr: dense.

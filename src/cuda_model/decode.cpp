@@ -21,6 +21,7 @@ cuda::DecodeAttentionParams attention_params(const ModelConfig& config, DType dt
 void CudaTransformer::reserve_decode(int batch) {
   DecodeState& d = *decode_;
   if (batch <= d.capacity) return;
+  plan_decode(batch);
   stream_->wait("decode");
   d.drop_graphs();  // they hold the old addresses
   const std::int64_t size = batch;

@@ -26,13 +26,6 @@ constexpr std::int64_t kChunkTokens = 8192;
 /// The oracle's density holds chunk by chunk: the chunks of the CPU, so that both devices choose alike.
 constexpr std::int64_t kOracleChunkTokens = 1024;
 
-/// Logits computed at a time.
-constexpr std::int64_t kLogitsElements = 64 << 20;
-
-std::int64_t words_for(std::int64_t blocks) { return (blocks + 63) / 64; }
-
-double gibibytes(std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); }
-
 template <class T>
 void upload(std::type_identity_t<std::span<const T>> values, cuda::DeviceArray<T>& array,
             const OwnedStream& stream) {
@@ -43,30 +36,6 @@ void upload(std::type_identity_t<std::span<const T>> values, cuda::DeviceArray<T
 }
 
 }  // namespace
-
-/// Makes sure that the prompt will fit before any of it is computed.
-void CudaTransformer::plan_memory(std::int64_t tokens, std::int64_t chunk, std::int64_t gate_keys) {
-  const std::int64_t hidden = config_.hidden_size, inner = config_.intermediate_size;
-  const std::int64_t per_token =
-      6 * hidden + 2 * (2 * config_.q_size() + 2 * config_.kv_size() + 3 * inner) + 4 * config_.num_heads;
-  const std::int64_t held = static_cast<std::int64_t>(prefill_->x.size()) / hidden;
-  const std::int64_t scratch = std::max<std::int64_t>(0, chunk - held) * per_token +
-                               2 * std::max<std::int64_t>(0, gate_keys - prefill_->gate_keys.size());
-  const std::int64_t pages = std::max<std::int64_t>(0, blocks_for(tokens) - pages_->pages_at_hand());
-  std::size_t free_bytes = 0, total_bytes = 0;
-  cuda::check(cudaMemGetInfo(&free_bytes, &total_bytes), "prefill");
-  const auto free = static_cast<std::int64_t>(free_bytes);
-  const std::int64_t cache = pages * pages_->page_bytes();
-  if (cache + scratch <= free) return;
-  const std::int64_t fits =
-      (pages_->pages_at_hand() + std::max<std::int64_t>(0, free - scratch) / pages_->page_bytes()) *
-      kBlockSize;
-  fail(
-      "GPU memory: a prompt of {} tokens needs {:.1f} GiB more for its KV cache and {:.1f} GiB for "
-      "activations, {:.1f} of {:.1f} GiB are free; up to {} tokens would fit",
-      tokens, gibibytes(cache), gibibytes(scratch), gibibytes(free),
-      gibibytes(static_cast<std::int64_t>(total_bytes)), fits);
-}
 
 CudaTransformer::Selection CudaTransformer::Selection::of(Selector& selector, std::int64_t total_tokens) {
   SEER_CHECK(selector.settings.has_value(), "--device cuda: expected a selector of make_selector");
@@ -98,12 +67,7 @@ PrefillResult CudaTransformer::run_prefill(Sequence& sequence, const PrefillRequ
                                     : selection.by_density || wants.probe ? kOracleChunkTokens
                                                                           : kChunkTokens;
   const std::int64_t chunk_tokens = std::min(wanted_chunk, blocks_for(total) * kBlockSize);
-  const std::int64_t gate_keys = selection.gate == nullptr
-                                     ? 0
-                                     : std::int64_t{config_.num_layers} *
-                                           selection.settings().gate->num_k_heads(config_) *
-                                           blocks_for(total) * selection.gate_config().gate_hidden_size;
-  plan_memory(total, chunk_tokens, gate_keys);
+  plan_prefill(request, selection, wanted_chunk);
   sequence.extend(total);
 
   upload(request.tokens, s.tokens, *stream_);
@@ -138,7 +102,7 @@ PrefillResult CudaTransformer::run_prefill(Sequence& sequence, const PrefillRequ
     const std::int64_t blocks = blocks_for(total), dim = selection.gate_config().gate_hidden_size;
     s.gate_rope.fill(RopeTable(config_.rope, static_cast<int>(dim), total), kBlockSize, blocks, stream);
     s.gate_q.reserve_discard(config_.num_heads * blocks_for(chunk_tokens) * dim);
-    s.gate_keys.reserve_discard(gate_keys);
+    s.gate_keys.reserve_discard(selection.gate_keys(config_, blocks));
   }
   if (request.nll != nullptr) s.nll.reserve_discard(total);
 
@@ -255,8 +219,7 @@ void CudaTransformer::prefill_layer(const PrefillRequest& request, Selection& se
       stream);
   timer_.mark(Stage::kRopePool);
 
-  const std::int64_t causal =
-      config_.num_heads * (chunk.rows() * chunk.first_row() + chunk.rows() * (chunk.rows() + 1) / 2);
+  const std::int64_t causal = config_.num_heads * causal_blocks_of(chunk.first_row(), chunk.rows());
   const bool sparse = select(selection, chunk, index);
   selection.causal += causal;
   if (!sparse) selection.selected += causal;
@@ -299,7 +262,7 @@ cuda::PrefillAttentionParams CudaTransformer::prefill_attention(const ChunkView&
           .total_q = chunk.tokens,
           .max_rows = chunk.rows(),
           .mask = mask,
-          .mask_words = words_for(chunk.blocks()),
+          .mask_words = mask_words_for(chunk.blocks()),
           .mask_heads = config_.num_heads,
           .workspace = s.counters.data()};
 }
@@ -328,7 +291,8 @@ bool CudaTransformer::select(Selection& selection, const ChunkView& chunk, int i
   PrefillScratch& s = *prefill_;
   const cudaStream_t stream = stream_->get();
   const int heads = config_.num_heads;
-  const std::int64_t rows = chunk.rows(), first_row = chunk.first_row(), words = words_for(chunk.blocks());
+  const std::int64_t rows = chunk.rows(), first_row = chunk.first_row(),
+                     words = mask_words_for(chunk.blocks());
   s.mask.reserve_discard(heads * rows * words);
   switch (selection.settings().kind) {
     case SelectorKind::kDense:
@@ -458,8 +422,7 @@ void CudaTransformer::observe(LayerObserver& observer, const ObserverWants& want
 void CudaTransformer::score_chunk(const PrefillRequest& request, const ChunkView& chunk) {
   PrefillScratch& s = *prefill_;
   const std::int64_t vocab = config_.vocab_size, last = chunk.total - 1;
-  const std::int64_t step =
-      std::min(chunk.tokens, std::max<std::int64_t>(kBlockSize, kLogitsElements / vocab));
+  const std::int64_t step = logits_rows(chunk.tokens, vocab);
   s.logits.reserve_discard(step * vocab);
   for (std::int64_t row = 0; row < chunk.tokens; row += step) {
     const std::int64_t rows = std::min(step, chunk.tokens - row), position = chunk.first + row;

@@ -1,12 +1,19 @@
 // What the parts of a prefill hand each other.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "cuda_model/cuda_transformer_impl.h"
 #include "cuda_model/device_gate.h"
 
 namespace seer {
+
+/// Rows of logits computed at a time.
+inline std::int64_t logits_rows(std::int64_t tokens, std::int64_t vocab) {
+  constexpr std::int64_t kLogits = std::int64_t{64} << 20;
+  return std::min(tokens, std::max(kBlockSize, kLogits / vocab));
+}
 
 /// Waits for the stream.
 template <class T>
@@ -43,6 +50,12 @@ struct CudaTransformer::Selection {
   bool is_dense() const { return params.rule == SelectRule::kDense; }
   const SelectorSettings& settings() const { return *selector->settings; }
   const GateConfig& gate_config() const { return settings().gate->config; }
+  /// Values of the compressed keys of all layers; 0 without a gate.
+  std::int64_t gate_keys(const ModelConfig& model, std::int64_t blocks) const {
+    return gate == nullptr ? 0
+                           : model.num_layers * settings().gate->num_k_heads(model) * blocks *
+                                 gate_config().gate_hidden_size;
+  }
 };
 
 }  // namespace seer
