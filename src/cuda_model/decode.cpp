@@ -24,6 +24,7 @@ void CudaTransformer::reserve_decode(int batch) {
   plan_decode(batch);
   stream_->wait("decode");
   d.drop_graphs();  // they hold the old addresses
+  d.capacity = 0;   // until all of it is there
   const std::int64_t size = batch;
   const std::int64_t pages = blocks_for(max_context_), inner = config_.intermediate_size;
   d.inputs.reserve_discard(3 * size);

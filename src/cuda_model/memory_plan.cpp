@@ -77,6 +77,8 @@ void CudaTransformer::plan_prefill(const PrefillRequest& request, const Selectio
     sum += growth(s.gate_keys, selection.gate_keys(c, blocks));
     sum += growth(s.logits, c.vocab_size * (all_logits ? logits_rows(chunk, c.vocab_size) : 1));
     if (target) sum += growth(s.target, c.num_heads * blocks_for(chunk) * blocks);
+    if (c.rope.type == RopeType::kDynamic && tokens > c.max_position_embeddings)
+      sum += growth(s.rope.cos, tokens * c.head_dim / 2) + growth(s.rope.sin, tokens * c.head_dim / 2);
     if (wants.probe) sum += growth(s.probe_out, chunk * c.q_size());
     return with_slack(sum);
   };

@@ -19,7 +19,7 @@ class Sampler {
   Sampler(const SamplingOptions& options, std::uint64_t stream);
 
   /// `logits` [vocab] is changed in place; `seen` are the ids that the repetition penalty looks at. Throws
-  /// Error when a logit is NaN.
+  /// Error as draw_token() does.
   std::int32_t sample(std::span<float> logits, std::span<const std::int32_t> seen);
   /// sample() is next_draw() from logits that a repetition penalty has changed.
   bool changes_logits() const { return options_.repetition_penalty != 1; }
