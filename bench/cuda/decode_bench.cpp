@@ -19,7 +19,7 @@ constexpr std::int64_t kMostCaches = 8;
 
 /// Bitmask [lists, words] of `kept` blocks a list: the last one and others drawn uniformly.
 std::vector<std::uint64_t> draw_lists(std::int64_t lists, std::int64_t blocks, std::int64_t kept) {
-  const std::int64_t words = (blocks + 63) / 64;
+  const std::int64_t words = mask_words_for(blocks);
   std::vector<std::uint64_t> bits(static_cast<std::size_t>(lists * words), 0);
   std::vector<std::int64_t> order(static_cast<std::size_t>(blocks - 1));
   std::iota(order.begin(), order.end(), 0);
@@ -116,7 +116,7 @@ AttentionTiming time_decode(const AttentionBenchOptions& options, const DeviceRo
   p.scale = 1.0f / std::sqrt(static_cast<float>(dim));
   p.seqlens_k = lengths.data();
   p.mask = density < 1 ? mask.data() : nullptr;
-  p.mask_words = (blocks + 63) / 64;
+  p.mask_words = mask_words_for(blocks);
   p.splits = options.splits;
   DeviceArray<std::uint8_t> workspace(static_cast<std::int64_t>(attention_decode_workspace(p)));
   workspace.fill_bytes(0);

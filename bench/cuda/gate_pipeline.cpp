@@ -26,7 +26,7 @@ std::vector<double> inverse_frequencies(int dim) {
 GatePipeline::GatePipeline(const GateShape& s)
     : shape_(s),
       blocks_(blocks_for(s.length)),
-      mask_words_((blocks_ + 63) / 64),
+      mask_words_(mask_words_for(blocks_)),
       qkv_(s.length * (s.heads + 2 * s.kv_heads) * s.head_dim),
       q_(s.length * s.heads * s.head_dim),
       cache_(blocks_ * kBlockSize * 2 * s.kv_heads * s.head_dim),

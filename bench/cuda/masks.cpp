@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "core/check.h"
+#include "ops/block_mask.h"
 
 namespace seer::cuda {
 namespace {
@@ -45,7 +46,7 @@ void set(std::uint64_t* row, std::int64_t block) { row[block / 64] |= std::uint6
 
 std::vector<std::uint64_t> draw_mask(const std::string& kind, int heads, std::int64_t blocks,
                                      double density) {
-  const std::int64_t words = (blocks + 63) / 64;
+  const std::int64_t words = mask_words_for(blocks);
   std::vector<std::uint64_t> bits(static_cast<std::size_t>(heads * blocks * words), 0);
 #pragma omp parallel for schedule(dynamic, 64) collapse(2)
   for (int h = 0; h < heads; ++h) {
@@ -77,7 +78,7 @@ void read_mask(const std::string& path, int heads, int kv_heads, std::int64_t bl
   std::ifstream file(path, std::ios::binary | std::ios::ate);
   SEER_CHECK(file.good(), "--masks: cannot read {}", path);
   const auto found = static_cast<std::int64_t>(file.tellg());
-  const std::int64_t words = (blocks + 63) / 64;
+  const std::int64_t words = mask_words_for(blocks);
   const std::int64_t head_bytes = blocks * words * 8;
   SEER_CHECK(found == heads * head_bytes || found == kv_heads * head_bytes,
              "--masks: {}: expected {} bytes ({} heads x {} rows x {} words of 64 bits) or {} ({} KV heads), "

@@ -1,54 +1,24 @@
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
 #include "attention_bench.h"
 #include "core/check.h"
 #include "cuda/device_array.h"
-#include "device_fill.h"
 #include "gate_pipeline.h"
 #include "masks.h"
 #include "measure.h"
 #include "ops/block_mask.h"
+#include "random_prompt.h"
 
 namespace seer::cuda {
 namespace {
 
-/// One sequence's random inputs, and the parameters that point to them.
+/// A random prompt under one mask after the other.
 class Problem {
  public:
   Problem(const AttentionBenchOptions& options, const DeviceRoof& roof, std::int64_t length)
-      : options_(options),
-        roof_(roof),
-        q_(length * options.heads * options.head_dim),
-        k_(length * options.kv_heads * options.head_dim),
-        v_(k_.size()),
-        out_(q_.size()),
-        cu_seqlens_(std::vector<std::int32_t>{0, static_cast<std::int32_t>(length)}),
-        workspace_(2) {
-    workspace_.fill_bytes(0);
-    fill_normal(options.dtype, q_.data(), q_.size(), 1);
-    fill_normal(options.dtype, k_.data(), k_.size(), 2);
-    fill_normal(options.dtype, v_.data(), v_.size(), 3);
-    p_.q = q_.data();
-    p_.out = out_.data();
-    p_.q_token_stride = p_.out_token_stride = static_cast<std::int64_t>(options.heads) * options.head_dim;
-    p_.q_head_stride = p_.out_head_stride = options.head_dim;
-    p_.kv = {.k = k_.data(),
-             .v = v_.data(),
-             .token_stride = static_cast<std::int64_t>(options.kv_heads) * options.head_dim,
-             .head_stride = options.head_dim,
-             .total_tokens = length};
-    p_.dtype = options.dtype;
-    p_.num_heads = options.heads;
-    p_.num_kv_heads = options.kv_heads;
-    p_.head_dim = options.head_dim;
-    p_.scale = 1.0f / std::sqrt(static_cast<float>(options.head_dim));
-    p_.cu_seqlens_q = p_.cu_seqlens_k = cu_seqlens_.data();
-    p_.total_q = length;
-    p_.max_rows = blocks_for(length);
-    p_.mask_words = (p_.max_rows + 63) / 64;
-    p_.workspace = workspace_.data();
+      : options_(options), roof_(roof), prompt_(options, length), p_(prompt_.params()) {
+    p_.mask_words = mask_words_for(p_.max_rows);
     p_.sharing = options.separate ? TileSharing::kSeparate : TileSharing::kAuto;
   }
 
@@ -62,14 +32,14 @@ class Problem {
     timing.density = mask != nullptr ? mask->density : 1;
     const auto run = [&] { attention_prefill(p_, nullptr); };
     if (options_.check) {
-      out_.fill_bytes(0xff);
+      prompt_.out.fill_bytes(0xff);
       run();
-      check_output(p_, std::max<std::int64_t>(1, p_.total_q / 24) | 1, out_, timing);
+      check_output(p_, std::max<std::int64_t>(1, p_.total_q / 24) | 1, prompt_.out, timing);
     }
     time_runs(options_.repeats, run, timing);
     rate_case(timing);
     if (mask == nullptr) dense_ms_ = timing.ms;
-    if (same_bits_runs > 0) timing.same_bits = same_bits(same_bits_runs, out_, run);
+    if (same_bits_runs > 0) timing.same_bits = same_bits(same_bits_runs, prompt_.out, run);
     return timing;
   }
 
@@ -85,9 +55,9 @@ class Problem {
     timing.density = gate.density(select);
     const auto run = [&] { attention_prefill(p_, nullptr); };
     if (options_.check) {
-      out_.fill_bytes(0xff);
+      prompt_.out.fill_bytes(0xff);
       run();
-      check_output(p_, std::max<std::int64_t>(1, p_.total_q / 24) | 1, out_, timing);
+      check_output(p_, std::max<std::int64_t>(1, p_.total_q / 24) | 1, prompt_.out, timing);
     }
     AttentionTiming rope, before_attention;
     time_runs(
@@ -111,18 +81,16 @@ class Problem {
 
  private:
   void rate_case(AttentionTiming& timing) const {
-    const double n = static_cast<double>(p_.max_rows);
-    const double blocks = timing.density * options_.heads * n * (n + 1) / 2;
+    const double blocks =
+        timing.density * static_cast<double>(options_.heads * causal_blocks_of(0, p_.max_rows));
     const double flop = 4.0 * kBlockSize * kBlockSize * options_.head_dim * blocks;
-    const auto bytes = static_cast<double>(q_.bytes() + k_.bytes() + v_.bytes() + out_.bytes());
     const auto mask_bytes = static_cast<double>(p_.mask_heads * p_.max_rows * p_.mask_words * 8);
-    rate(roof_, flop, bytes + mask_bytes, dense_ms_, timing);
+    rate(roof_, flop, prompt_.bytes() + mask_bytes, dense_ms_, timing);
   }
 
   const AttentionBenchOptions& options_;
   const DeviceRoof& roof_;
-  DeviceArray<std::uint16_t> q_, k_, v_, out_;
-  DeviceArray<std::int32_t> cu_seqlens_, workspace_;
+  RandomPrompt prompt_;
   PrefillAttentionParams p_;
   double dense_ms_ = 0;
 };

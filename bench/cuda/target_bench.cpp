@@ -8,9 +8,9 @@
 #include "core/check.h"
 #include "cuda/device_array.h"
 #include "cuda/pooled_target.h"
-#include "device_fill.h"
 #include "measure.h"
 #include "ops/block_mask.h"
+#include "random_prompt.h"
 
 namespace seer::cuda {
 namespace {
@@ -19,7 +19,7 @@ namespace {
 /// some 1e-5.
 constexpr double kRounding = 1e-4;
 
-/// One sequence's random inputs.
+/// A random prompt in pages, which lie one after another.
 class Problem {
  public:
   Problem(const AttentionBenchOptions& options, const DeviceRoof& roof, std::int64_t length)
@@ -27,48 +27,18 @@ class Problem {
         roof_(roof),
         length_(length),
         blocks_(blocks_for(length)),
-        q_(length * options.heads * options.head_dim),
-        k_(length * options.kv_heads * options.head_dim),
-        v_(k_.size()),
-        out_(q_.size()),
+        prompt_(options, length),
         lse_(length * options.heads),
         target_(options.heads * blocks_ * blocks_),
-        cu_seqlens_(std::vector<std::int32_t>{0, static_cast<std::int32_t>(length)}),
-        workspace_(2) {
-    workspace_.fill_bytes(0);
-    fill_normal(options.dtype, q_.data(), q_.size(), 1);
-    fill_normal(options.dtype, k_.data(), k_.size(), 2);
-    fill_normal(options.dtype, v_.data(), v_.size(), 3);
+        dense_(prompt_.params()) {
     std::vector<std::int32_t> pages(static_cast<std::size_t>(blocks_));
     std::iota(pages.begin(), pages.end(), 0);
     page_table_ = DeviceArray<std::int32_t>(pages);
-    const std::int64_t row = static_cast<std::int64_t>(options.kv_heads) * options.head_dim;
-    const std::int64_t q_row = static_cast<std::int64_t>(options.heads) * options.head_dim;
-    dense_ = {.q = q_.data(),
-              .q_token_stride = q_row,
-              .q_head_stride = options.head_dim,
-              .out = out_.data(),
-              .out_token_stride = q_row,
-              .out_head_stride = options.head_dim,
-              .lse = lse_.data(),
-              .kv = {.k = k_.data(),
-                     .v = v_.data(),
-                     .token_stride = row,
-                     .head_stride = options.head_dim,
-                     .page_table = page_table_.data(),
-                     .page_table_stride = blocks_,
-                     .page_stride = kBlockSize * row,
-                     .num_pages = blocks_},
-              .dtype = options.dtype,
-              .num_heads = options.heads,
-              .num_kv_heads = options.kv_heads,
-              .head_dim = options.head_dim,
-              .scale = 1.0f / std::sqrt(static_cast<float>(options.head_dim)),
-              .cu_seqlens_q = cu_seqlens_.data(),
-              .cu_seqlens_k = cu_seqlens_.data(),
-              .total_q = length,
-              .max_rows = blocks_,
-              .workspace = workspace_.data()};
+    dense_.lse = lse_.data();
+    dense_.kv.page_table = page_table_.data();
+    dense_.kv.page_table_stride = blocks_;
+    dense_.kv.page_stride = kBlockSize * dense_.kv.token_stride;
+    dense_.kv.num_pages = blocks_;
   }
 
   AttentionTiming time_dense() {
@@ -101,13 +71,11 @@ class Problem {
            static_cast<double>(blocks_ * (blocks_ + 1));
   }
 
-  double bytes() const {
-    return static_cast<double>(q_.bytes() + k_.bytes() + v_.bytes() + out_.bytes() + lse_.bytes());
-  }
+  double bytes() const { return prompt_.bytes() + static_cast<double>(lse_.bytes()); }
 
   /// The largest relative error of four block rows, float64 on the host, and the sums of all rows.
   void check_rows(AttentionTiming& timing) const {
-    const std::vector<float> q = widened(q_), k = widened(k_), target = target_.download();
+    const std::vector<float> q = widened(prompt_.q), k = widened(prompt_.k), target = target_.download();
     double error = 0;
     const auto note = [&error](double difference) {
       if (!(difference <= error)) error = difference;  // keeps a NaN
@@ -166,9 +134,9 @@ class Problem {
   const AttentionBenchOptions& options_;
   const DeviceRoof& roof_;
   std::int64_t length_, blocks_;
-  DeviceArray<std::uint16_t> q_, k_, v_, out_;
+  RandomPrompt prompt_;
   DeviceArray<float> lse_, target_;
-  DeviceArray<std::int32_t> cu_seqlens_, workspace_, page_table_;
+  DeviceArray<std::int32_t> page_table_;
   PrefillAttentionParams dense_;
   double dense_ms_ = 0;
 };

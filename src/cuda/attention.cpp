@@ -18,8 +18,22 @@
 namespace seer::cuda {
 
 void check(cudaError_t status, const char* what) {
+  if (status != cudaSuccess) cudaGetLastError();  // told here and not again by the next launch
   SEER_CHECK(status == cudaSuccess, "{}: CUDA says {} ({})", what, cudaGetErrorName(status),
              cudaGetErrorString(status));
+}
+
+void* allocate(std::int64_t bytes) {
+  void* data = nullptr;
+  const cudaError_t status = cudaMalloc(&data, static_cast<std::size_t>(bytes));
+  if (status == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    const DeviceInfo device = device_info();
+    fail("GPU memory: an array of {} bytes does not fit, {} of {} bytes are free", bytes, device.free_bytes,
+         device.memory_bytes);
+  }
+  check(status, "device memory");
+  return data;
 }
 
 void require(bool ok, const char* expectation, std::int64_t found) {

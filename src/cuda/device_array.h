@@ -17,9 +17,8 @@ template <class T>
 class DeviceArray {
  public:
   DeviceArray() = default;
-  explicit DeviceArray(std::int64_t size) : size_(size) {
-    check(cudaMalloc(reinterpret_cast<void**>(&data_), bytes()), "device memory");
-  }
+  explicit DeviceArray(std::int64_t size)
+      : data_(static_cast<T*>(allocate(size * static_cast<std::int64_t>(sizeof(T))))), size_(size) {}
   explicit DeviceArray(std::span<const T> values) : DeviceArray(static_cast<std::int64_t>(values.size())) {
     upload(values);
   }

@@ -104,35 +104,6 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) nll[blockIdx.x] = logf(sum) + largest - row[targets[blockIdx.x]];
 }
 
-/// Larger value first, then the smaller index: one integer that can be compared.
-__device__ __forceinline__ std::uint64_t ordered(float value, std::int64_t index) {
-  const auto bits = __float_as_uint(value + 0.0f);
-  const std::uint32_t rising = (bits & 0x80000000u) != 0 ? ~bits : bits | 0x80000000u;
-  return static_cast<std::uint64_t>(rising) << 32 | (0xffffffffu - static_cast<std::uint32_t>(index));
-}
-
-__global__ void __launch_bounds__(1024)
-    argmax_kernel(const float* __restrict__ logits, std::int64_t vocab, std::int32_t* __restrict__ out) {
-  const float* row = logits + blockIdx.x * vocab;
-  std::uint64_t best = 0;
-  for (std::int64_t i = threadIdx.x; i < vocab; i += blockDim.x) {
-    const float value = row[i];
-    const std::uint64_t key = isnan(value) ? ~std::uint64_t{0} : ordered(value, i);
-    best = max(best, key);
-  }
-#pragma unroll
-  for (int offset = 16; offset > 0; offset /= 2) best = max(best, __shfl_xor_sync(0xffffffffu, best, offset));
-  __shared__ std::uint64_t parts[32];
-  if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = best;
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    for (unsigned i = 1; i < blockDim.x / 32; ++i) best = max(best, parts[i]);
-    out[blockIdx.x] = best == ~std::uint64_t{0}
-                          ? -1
-                          : static_cast<std::int32_t>(0xffffffffu - static_cast<std::uint32_t>(best));
-  }
-}
-
 template <class From, class To>
 __global__ void convert_kernel(const From* __restrict__ in, To* __restrict__ out, std::int64_t count) {
   for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count;
@@ -279,13 +250,6 @@ void cross_entropy(const float* logits, std::int64_t rows, std::int64_t vocab, c
   cross_entropy_kernel<<<static_cast<unsigned>(rows), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
       logits, vocab, targets, nll);
   check(cudaGetLastError(), "cross_entropy");
-}
-
-void argmax(const float* logits, std::int64_t rows, std::int64_t vocab, std::int32_t* out, Stream stream) {
-  if (rows == 0) return;
-  argmax_kernel<<<static_cast<unsigned>(rows), 1024, 0, static_cast<cudaStream_t>(stream)>>>(logits, vocab,
-                                                                                             out);
-  check(cudaGetLastError(), "argmax");
 }
 
 void convert(const void* in, DType from, void* out, DType to, std::int64_t count, Stream stream) {

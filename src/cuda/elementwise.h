@@ -26,9 +26,6 @@ void silu_multiply(const void* gate_up, DType dtype, std::int64_t rows, std::int
 void cross_entropy(const float* logits, std::int64_t rows, std::int64_t vocab, const std::int32_t* targets,
                    float* nll, Stream stream);
 
-/// out[r] = index of the largest logit, the first of equals; -1 where one is NaN.
-void argmax(const float* logits, std::int64_t rows, std::int64_t vocab, std::int32_t* out, Stream stream);
-
 /// Rounds `count` values of kF32, kBF16 or kF16 to kBF16 or kF16.
 void convert(const void* in, DType from, void* out, DType to, std::int64_t count, Stream stream);
 

@@ -5,6 +5,7 @@
 #include "cuda/gate_train.h"
 #include "cuda/pooled_target.h"
 #include "cuda/rope_pool.h"
+#include "cuda/sample.h"
 #include "cuda/select.h"
 
 namespace seer::cuda {
@@ -61,6 +62,10 @@ void gate_project(const GateProjectParams&, Stream) {
 
 void gate_select(const GateSelectParams&, Stream) {
   fail("gate_select: this program was built without CUDA");
+}
+
+void sample(const float*, std::int64_t, std::int64_t, const TokenDraw*, std::int32_t*, Stream) {
+  fail("sample: this program was built without CUDA");
 }
 
 void select_blocks(const SelectBlocksParams&, Stream) {

@@ -48,6 +48,7 @@ CudaTransformer::CudaTransformer(DeviceWeights weights, const ModelConfig& confi
              "--device cuda: hidden_size and intermediate_size must be multiples of 8, found {} and {}; use "
              "--device cpu",
              config.hidden_size, config.intermediate_size);
+  plan_context();
   rope_.fill(rope_for(1), 1, max_context_, stream_->get());
   stream_->wait("RoPE");
 }

@@ -54,6 +54,7 @@ class CudaTransformer final : public Transformer {
   struct ChunkView;
   struct Selection;
   struct DecodeState;
+  class Probe;
   CudaTransformer(DeviceWeights weights, const ModelConfig& config, const Context& context,
                   const TransformerOptions& options, std::shared_ptr<OwnedStream> stream);
   CudaTransformer(DeviceWeights weights, const ModelConfig& config, const Context& context,
@@ -62,7 +63,7 @@ class CudaTransformer final : public Transformer {
 
   PrefillResult run_prefill(Sequence& sequence, const PrefillRequest& request) override;
   void run_decode(std::span<Sequence* const> sequences, std::span<const std::int32_t> tokens, float* logits,
-                  std::int32_t* next) override;
+                  std::span<const TokenDraw> draws, std::int32_t* next) override;
 
   /// What becomes of a product: rounded to dtype, kept in float32, or added to float32.
   enum class Output { kRounded, kFloat, kAdded };
@@ -75,22 +76,28 @@ class CudaTransformer final : public Transformer {
   void run_mlp(const DeviceLayer& layer, std::int64_t rows, float* x, std::uint16_t* normed,
                std::uint16_t* gate_up, std::uint16_t* activated);
 
-  void plan_memory(std::int64_t tokens, std::int64_t chunk, std::int64_t gate_keys);
+  // Throw Error when what comes will not fit, before any of it is computed.
+  void plan_context() const;
+  void plan_prefill(const PrefillRequest& request, const Selection& selection,
+                    std::int64_t wanted_chunk) const;
+  void plan_decode(int batch) const;
   void prefill_chunk(const PrefillRequest& request, Selection& selection, const ChunkView& chunk);
   void prefill_layer(const PrefillRequest& request, Selection& selection, const ChunkView& chunk, int layer);
   /// mask nullptr: dense.
   void attend(const ChunkView& chunk, int layer, const std::uint64_t* mask);
   /// Dense, and the target of the chunk.
   void attend_with_target(const ChunkView& chunk, int layer);
-  cuda::PrefillAttentionParams prefill_attention(const ChunkView& chunk, int layer);
+  cuda::PrefillAttentionParams prefill_attention(const ChunkView& chunk, int layer,
+                                                 const std::uint64_t* mask);
   /// False: dense.
   bool select(Selection& selection, const ChunkView& chunk, int layer);
-  void observe(LayerObserver& observer, const ObserverWants& wants, const ChunkView& chunk, int layer,
-               bool sparse);
+  void observe(LayerObserver& observer, const ObserverWants& wants, const Selection& selection,
+               const ChunkView& chunk, int layer, bool sparse);
   void score_chunk(const PrefillRequest& request, const ChunkView& chunk);
 
   void reserve_decode(int batch);
   void upload_decode_state(std::span<Sequence* const> sequences, std::span<const std::int32_t> tokens);
+  void upload_draws(std::span<const TokenDraw> draws, int batch);
   void launch_decode(int batch);
 
   DType dtype() const { return weights_.dtype; }

@@ -2,6 +2,7 @@
 
 #include "core/check.h"
 #include "cuda/elementwise.h"
+#include "cuda/sample.h"
 #include "cuda_model/decode_state.h"
 
 namespace seer {
@@ -20,12 +21,16 @@ cuda::DecodeAttentionParams attention_params(const ModelConfig& config, DType dt
 void CudaTransformer::reserve_decode(int batch) {
   DecodeState& d = *decode_;
   if (batch <= d.capacity) return;
+  plan_decode(batch);
   stream_->wait("decode");
   d.drop_graphs();  // they hold the old addresses
+  d.capacity = 0;   // until all of it is there
   const std::int64_t size = batch;
   const std::int64_t pages = blocks_for(max_context_), inner = config_.intermediate_size;
   d.inputs.reserve_discard(3 * size);
   d.host_inputs.reserve_discard(3 * size);
+  d.draws.reserve_discard(size);
+  d.host_draws.reserve_discard(size);
   d.host_next.reserve_discard(size);
   d.page_table.reserve_discard(size * pages);
   d.uploaded_pages.assign(static_cast<std::size_t>(batch), {});
@@ -64,6 +69,17 @@ void CudaTransformer::upload_decode_state(std::span<Sequence* const> sequences,
   }
   cuda::check(cudaMemcpyAsync(d.inputs.data(), inputs, 3 * batch * sizeof(std::int32_t),
                               cudaMemcpyHostToDevice, stream_->get()),
+              "decode");
+}
+
+/// Greedy ones where none are given, whose result is not looked at.
+void CudaTransformer::upload_draws(std::span<const TokenDraw> draws, int batch) {
+  DecodeState& d = *decode_;
+  std::fill_n(d.host_draws.data(), batch, TokenDraw{});
+  std::copy(draws.begin(), draws.end(), d.host_draws.data());
+  cuda::check(cudaMemcpyAsync(d.draws.data(), d.host_draws.data(),
+                              static_cast<std::size_t>(batch) * sizeof(TokenDraw), cudaMemcpyHostToDevice,
+                              stream_->get()),
               "decode");
 }
 
@@ -119,11 +135,11 @@ void CudaTransformer::launch_decode(int batch) {
     run_mlp(layer, batch, d.x.data(), d.normed.data(), d.gate_up.data(), d.activated.data());
   }
   compute_logits(d.x.data(), batch, d.normed.data(), d.logits.data());
-  cuda::argmax(d.logits.data(), batch, config_.vocab_size, d.next.data(), stream);
+  cuda::sample(d.logits.data(), batch, config_.vocab_size, d.draws.data(), d.next.data(), stream);
 }
 
 void CudaTransformer::run_decode(std::span<Sequence* const> sequences, std::span<const std::int32_t> tokens,
-                                 float* logits, std::int32_t* next) {
+                                 float* logits, std::span<const TokenDraw> draws, std::int32_t* next) {
   DecodeState& d = *decode_;
   const int batch = static_cast<int>(sequences.size());
   const cudaStream_t stream = stream_->get();
@@ -135,6 +151,7 @@ void CudaTransformer::run_decode(std::span<Sequence* const> sequences, std::span
         config_.max_position_embeddings);
   reserve_decode(batch);
   upload_decode_state(sequences, tokens);
+  upload_draws(draws, batch);
   const auto found = d.graphs.find(batch);
   if (found == d.graphs.end()) {
     launch_decode(batch);
@@ -164,7 +181,8 @@ void CudaTransformer::run_decode(std::span<Sequence* const> sequences, std::span
       "decode");
   stream_->wait("decode");
   for (int b = 0; b < batch; ++b) {
-    SEER_CHECK(d.host_next.data()[b] >= 0, "the model's logits hold NaN: weights or activations overflow");
+    SEER_CHECK(d.host_next.data()[b] >= 0,
+               "the model's logits hold NaN or infinity: weights or activations overflow");
     next[b] = d.host_next.data()[b];
   }
 }

@@ -42,7 +42,9 @@ struct CudaTransformer::DecodeState {
   int capacity = 0;  // sequences
   // What changes from step to step: [3][capacity] tokens, positions, lengths; [capacity, pages] page table.
   cuda::DeviceArray<std::int32_t> inputs, page_table;
+  cuda::DeviceArray<TokenDraw> draws;  // [capacity]
   PinnedArray<std::int32_t> host_inputs, host_next;
+  PinnedArray<TokenDraw> host_draws;
   std::vector<std::vector<std::int32_t>> uploaded_pages;  // rows of page_table as they are on the device
 
   DeviceFloats x;

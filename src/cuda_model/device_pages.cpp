@@ -7,6 +7,7 @@
 
 #include "core/check.h"
 #include "cuda/check.h"
+#include "cuda_model/memory_plan.h"
 
 namespace seer {
 namespace {
@@ -113,14 +114,16 @@ std::int32_t DevicePages::allocate() {
   if (!free_.empty()) {
     page = free_.back();
   } else {
-    std::size_t free = 0, total = 0;
-    const bool grown = memory_->grow_to((num_pages_ + 1) * page_bytes_);
-    if (!grown) cuda::check(cudaMemGetInfo(&free, &total), "KV cache");
-    SEER_CHECK(grown,
-               "GPU memory: the KV cache of {} tokens ({:.1f} GiB) cannot grow, {:.1f} GiB are free; use a "
-               "smaller batch or shorter prompts",
-               num_pages_ * kBlockSize, static_cast<double>(num_pages_ * page_bytes_) / (1 << 30),
-               static_cast<double>(free) / (1 << 30));
+    const std::int64_t held = num_pages_ * page_bytes_;
+    if (!memory_->grow_to(held + page_bytes_)) {
+      const DeviceMemory memory = device_memory();
+      fail(
+          "GPU memory: the KV cache of all sequences needs {:.2f} GiB more, {:.2f} of {:.2f} GiB are free; "
+          "it "
+          "holds {} tokens ({:.2f} GiB), use a smaller batch or shorter prompts",
+          gibibytes(bytes_for(1)), gibibytes(memory.free_bytes), gibibytes(memory.total_bytes),
+          num_pages_ * kBlockSize, gibibytes(held));
+    }
   }
   // Kernels read the unused slots of a last page and mask them: they must be finite.
   cuda::check(cudaMemsetAsync(reinterpret_cast<std::byte*>(memory_->base) + page * page_bytes_, 0,
@@ -135,8 +138,15 @@ std::int32_t DevicePages::allocate() {
 
 void DevicePages::release(std::int32_t page) { free_.push_back(page); }
 
-std::int64_t DevicePages::pages_at_hand() const {
-  return static_cast<std::int64_t>(free_.size()) + memory_->backed / page_bytes_ - num_pages_;
+std::int64_t DevicePages::bytes_for(std::int64_t pages) const {
+  const std::int64_t fresh = std::max<std::int64_t>(0, pages - static_cast<std::int64_t>(free_.size()));
+  const std::int64_t missing = (num_pages_ + fresh) * page_bytes_ - memory_->backed;
+  const std::int64_t step = memory_->rounded(std::max(page_bytes_, kGrowBytes));
+  return std::max<std::int64_t>(0, missing + step - 1) / step * step;
+}
+
+std::int64_t DevicePages::tokens_held() const {
+  return (num_pages_ - static_cast<std::int64_t>(free_.size())) * kBlockSize;
 }
 
 std::byte* DevicePages::layer_base(int layer) const {

@@ -29,8 +29,10 @@ class DevicePages final : public PagePool {
   void release(std::int32_t page) override;
 
   std::int64_t page_bytes() const { return page_bytes_; }
-  /// Pages that can be had without asking the device for memory.
-  std::int64_t pages_at_hand() const;
+  /// What `pages` more pages take from the device's free memory.
+  std::int64_t bytes_for(std::int64_t pages) const;
+  /// Of all sequences, in whole pages.
+  std::int64_t tokens_held() const;
 
   /// One layer, to read and to write; page_table [batch, stride] is device memory.
   cuda::KeysValues keys_values(int layer, const std::int32_t* page_table, std::int64_t stride) const;

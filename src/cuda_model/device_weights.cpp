@@ -6,6 +6,7 @@
 
 #include "core/check.h"
 #include "cuda/elementwise.h"
+#include "cuda_model/memory_plan.h"
 
 namespace seer {
 namespace {
@@ -18,13 +19,11 @@ std::int64_t parameters(const ModelConfig& c) {
 }
 
 void check_room(const ModelConfig& config) {
-  std::size_t free = 0, total = 0;
-  cuda::check(cudaMemGetInfo(&free, &total), "device memory");
+  const DeviceMemory memory = device_memory();
   const std::int64_t wanted = 2 * parameters(config);
-  SEER_CHECK(wanted < static_cast<std::int64_t>(free),
-             "GPU memory: the weights need {:.1f} GiB in 16 bits, {:.1f} of {:.1f} GiB are free",
-             static_cast<double>(wanted) / (1 << 30), static_cast<double>(free) / (1 << 30),
-             static_cast<double>(total) / (1 << 30));
+  SEER_CHECK(wanted < memory.free_bytes,
+             "GPU memory: the weights need {:.2f} GiB in 16 bits, {:.2f} of {:.2f} GiB are free",
+             gibibytes(wanted), gibibytes(memory.free_bytes), gibibytes(memory.total_bytes));
 }
 
 /// Copies matrices and vectors to the device in the model's dtype.

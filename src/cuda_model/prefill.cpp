@@ -10,8 +10,9 @@
 #include "cuda/gate.h"
 #include "cuda/pooled_target.h"
 #include "cuda/select.h"
-#include "cuda_model/device_gate.h"
 #include "cuda_model/prefill_scratch.h"
+#include "cuda_model/prefill_state.h"
+#include "cuda_model/probe.h"
 
 namespace seer {
 namespace {
@@ -25,23 +26,6 @@ constexpr std::int64_t kChunkTokens = 8192;
 /// The oracle's density holds chunk by chunk: the chunks of the CPU, so that both devices choose alike.
 constexpr std::int64_t kOracleChunkTokens = 1024;
 
-/// Logits computed at a time.
-constexpr std::int64_t kLogitsElements = 64 << 20;
-
-std::int64_t words_for(std::int64_t blocks) { return (blocks + 63) / 64; }
-
-double gibibytes(std::int64_t bytes) { return static_cast<double>(bytes) / (1 << 30); }
-
-template <class T>
-std::vector<T> download(const T* data, std::int64_t count, const OwnedStream& stream) {
-  std::vector<T> values(static_cast<std::size_t>(count));
-  cuda::check(
-      cudaMemcpyAsync(values.data(), data, values.size() * sizeof(T), cudaMemcpyDeviceToHost, stream.get()),
-      "prefill");
-  stream.wait("prefill");
-  return values;
-}
-
 template <class T>
 void upload(std::type_identity_t<std::span<const T>> values, cuda::DeviceArray<T>& array,
             const OwnedStream& stream) {
@@ -53,52 +37,13 @@ void upload(std::type_identity_t<std::span<const T>> values, cuda::DeviceArray<T
 
 }  // namespace
 
-/// Tokens [first, first + tokens) of a prompt.
-struct CudaTransformer::ChunkView {
-  std::int64_t first = 0, tokens = 0, total = 0;
-  const std::int32_t* lengths = nullptr;  // device: cu_seqlens_q [2], cu_seqlens_k [2]
-  const DeviceRope* rope = nullptr;
-
-  std::int64_t first_row() const { return first / kBlockSize; }
-  std::int64_t rows() const { return blocks_for(tokens); }
-  std::int64_t blocks() const { return first_row() + rows(); }
-};
-
-/// How the blocks of a prompt are chosen.
-struct CudaTransformer::Selection {
-  Selector* selector = nullptr;
-  SelectParams params;                    // kDense: all of them
-  const DeviceGate* gate = nullptr;       // of kGate
-  bool by_density = false;                // the oracle's adaptive rule
-  std::int64_t selected = 0, causal = 0;  // of the layers known on the host
-
-  bool is_dense() const { return params.rule == SelectRule::kDense; }
-  const SelectorSettings& settings() const { return *selector->settings; }
-  const GateConfig& gate_config() const { return settings().gate->config; }
-};
-
-/// Makes sure that the prompt will fit before any of it is computed.
-void CudaTransformer::plan_memory(std::int64_t tokens, std::int64_t chunk, std::int64_t gate_keys) {
-  const std::int64_t hidden = config_.hidden_size, inner = config_.intermediate_size;
-  const std::int64_t per_token =
-      6 * hidden + 2 * (2 * config_.q_size() + 2 * config_.kv_size() + 3 * inner) + 4 * config_.num_heads;
-  const std::int64_t held = static_cast<std::int64_t>(prefill_->x.size()) / hidden;
-  const std::int64_t scratch = std::max<std::int64_t>(0, chunk - held) * per_token +
-                               2 * std::max<std::int64_t>(0, gate_keys - prefill_->gate_keys.size());
-  const std::int64_t pages = std::max<std::int64_t>(0, blocks_for(tokens) - pages_->pages_at_hand());
-  std::size_t free_bytes = 0, total_bytes = 0;
-  cuda::check(cudaMemGetInfo(&free_bytes, &total_bytes), "prefill");
-  const auto free = static_cast<std::int64_t>(free_bytes);
-  const std::int64_t cache = pages * pages_->page_bytes();
-  if (cache + scratch <= free) return;
-  const std::int64_t fits =
-      (pages_->pages_at_hand() + std::max<std::int64_t>(0, free - scratch) / pages_->page_bytes()) *
-      kBlockSize;
-  fail(
-      "GPU memory: a prompt of {} tokens needs {:.1f} GiB more for its KV cache and {:.1f} GiB for "
-      "activations, {:.1f} of {:.1f} GiB are free; up to {} tokens would fit",
-      tokens, gibibytes(cache), gibibytes(scratch), gibibytes(free),
-      gibibytes(static_cast<std::int64_t>(total_bytes)), fits);
+CudaTransformer::Selection CudaTransformer::Selection::of(Selector& selector, std::int64_t total_tokens) {
+  SEER_CHECK(selector.settings.has_value(), "--device cuda: expected a selector of make_selector");
+  const SelectorSettings& settings = *selector.settings;
+  return {.selector = &selector,
+          .params = settings.resolve(total_tokens),
+          .by_density = settings.kind == SelectorKind::kOracle &&
+                        settings.sparsity.rule == SparsityOptions::Rule::kAdaptive};
 }
 
 PrefillResult CudaTransformer::run_prefill(Sequence& sequence, const PrefillRequest& request) {
@@ -107,25 +52,22 @@ PrefillResult CudaTransformer::run_prefill(Sequence& sequence, const PrefillRequ
   const cudaStream_t stream = stream_->get();
   const auto total = static_cast<std::int64_t>(request.tokens.size());
 
-  Selection selection{.selector = request.selector};
+  Selection selection;
   if (request.selector != nullptr) {
-    SEER_CHECK(request.selector->settings.has_value(), "--device cuda: expected a selector of make_selector");
-    selection.params = selection.settings().resolve(total);
-    selection.by_density = selection.settings().kind == SelectorKind::kOracle &&
-                           selection.settings().sparsity.rule == SparsityOptions::Rule::kAdaptive;
+    selection = Selection::of(*request.selector, total);
     if (selection.settings().kind == SelectorKind::kGate && !selection.is_dense())
       selection.gate = &DeviceGate::of(*request.selector);
   }
-  const std::int64_t wanted_chunk = options_.chunk_tokens > 0 ? options_.chunk_tokens
-                                    : selection.by_density    ? kOracleChunkTokens
-                                                              : kChunkTokens;
+  const ObserverWants wants = request.observer != nullptr ? request.observer->wants() : ObserverWants{};
+  if (wants.probe && wants.gated != nullptr) {
+    selection.selector = wants.gated;
+    selection.gate = &DeviceGate::of(*wants.gated);
+  }
+  const std::int64_t wanted_chunk = options_.chunk_tokens > 0             ? options_.chunk_tokens
+                                    : selection.by_density || wants.probe ? kOracleChunkTokens
+                                                                          : kChunkTokens;
   const std::int64_t chunk_tokens = std::min(wanted_chunk, blocks_for(total) * kBlockSize);
-  const std::int64_t gate_keys = selection.gate == nullptr
-                                     ? 0
-                                     : std::int64_t{config_.num_layers} *
-                                           selection.settings().gate->num_k_heads(config_) *
-                                           blocks_for(total) * selection.gate_config().gate_hidden_size;
-  plan_memory(total, chunk_tokens, gate_keys);
+  plan_prefill(request, selection, wanted_chunk);
   sequence.extend(total);
 
   upload(request.tokens, s.tokens, *stream_);
@@ -160,7 +102,7 @@ PrefillResult CudaTransformer::run_prefill(Sequence& sequence, const PrefillRequ
     const std::int64_t blocks = blocks_for(total), dim = selection.gate_config().gate_hidden_size;
     s.gate_rope.fill(RopeTable(config_.rope, static_cast<int>(dim), total), kBlockSize, blocks, stream);
     s.gate_q.reserve_discard(config_.num_heads * blocks_for(chunk_tokens) * dim);
-    s.gate_keys.reserve_discard(gate_keys);
+    s.gate_keys.reserve_discard(selection.gate_keys(config_, blocks));
   }
   if (request.nll != nullptr) s.nll.reserve_discard(total);
 
@@ -224,8 +166,6 @@ void CudaTransformer::prefill_layer(const PrefillRequest& request, Selection& se
   const ObserverWants wants = request.observer != nullptr ? request.observer->wants() : ObserverWants{};
   SEER_CHECK(!wants.target || selection.is_dense(),
              "prefill: the pooled attention is observed in a dense prefill only");
-  SEER_CHECK(!wants.input,
-             "--device cuda: this command looks at every layer's inputs and runs on the CPU only");
   unsigned q_pools = wants.q_pools, k_pools = wants.k_pools;
   if (selection.gate != nullptr) {
     q_pools = selection.gate_config().q_pools;
@@ -279,8 +219,7 @@ void CudaTransformer::prefill_layer(const PrefillRequest& request, Selection& se
       stream);
   timer_.mark(Stage::kRopePool);
 
-  const std::int64_t causal =
-      config_.num_heads * (chunk.rows() * chunk.first_row() + chunk.rows() * (chunk.rows() + 1) / 2);
+  const std::int64_t causal = config_.num_heads * causal_blocks_of(chunk.first_row(), chunk.rows());
   const bool sparse = select(selection, chunk, index);
   selection.causal += causal;
   if (!sparse) selection.selected += causal;
@@ -289,7 +228,7 @@ void CudaTransformer::prefill_layer(const PrefillRequest& request, Selection& se
   else
     attend(chunk, index, sparse ? s.mask.data() : nullptr);
   timer_.mark(Stage::kAttention);
-  if (request.observer != nullptr) observe(*request.observer, wants, chunk, index, sparse);
+  if (request.observer != nullptr) observe(*request.observer, wants, selection, chunk, index, sparse);
 
   product(s.attention.data(), chunk.tokens, layer.o.data(), hidden, q_size, s.x.data(), layer.o_bias.data(),
           Output::kAdded);
@@ -301,7 +240,8 @@ void CudaTransformer::prefill_layer(const PrefillRequest& request, Selection& se
   timer_.mark(Stage::kMlp);
 }
 
-cuda::PrefillAttentionParams CudaTransformer::prefill_attention(const ChunkView& chunk, int layer) {
+cuda::PrefillAttentionParams CudaTransformer::prefill_attention(const ChunkView& chunk, int layer,
+                                                                const std::uint64_t* mask) {
   PrefillScratch& s = *prefill_;
   const std::int64_t qkv_size = config_.q_size() + 2 * config_.kv_size();
   return {.q = s.qkv.data(),
@@ -321,15 +261,14 @@ cuda::PrefillAttentionParams CudaTransformer::prefill_attention(const ChunkView&
           .cu_seqlens_k = chunk.lengths + 2,
           .total_q = chunk.tokens,
           .max_rows = chunk.rows(),
+          .mask = mask,
+          .mask_words = mask_words_for(chunk.blocks()),
+          .mask_heads = config_.num_heads,
           .workspace = s.counters.data()};
 }
 
 void CudaTransformer::attend(const ChunkView& chunk, int layer, const std::uint64_t* mask) {
-  cuda::PrefillAttentionParams params = prefill_attention(chunk, layer);
-  params.mask = mask;
-  params.mask_words = words_for(chunk.blocks());
-  params.mask_heads = config_.num_heads;
-  cuda::attention_prefill(params, stream_->get());
+  cuda::attention_prefill(prefill_attention(chunk, layer, mask), stream_->get());
 }
 
 void CudaTransformer::attend_with_target(const ChunkView& chunk, int layer) {
@@ -337,7 +276,7 @@ void CudaTransformer::attend_with_target(const ChunkView& chunk, int layer) {
   const std::int64_t stride = chunk.blocks();
   s.target.reserve_discard(config_.num_heads * chunk.rows() * stride);
   s.target_workspace.reserve_discard(static_cast<std::int64_t>(cuda::pooled_target_workspace(stride)));
-  cuda::PrefillAttentionParams params = prefill_attention(chunk, layer);
+  cuda::PrefillAttentionParams params = prefill_attention(chunk, layer, nullptr);
   params.lse = s.lse.data();
   cuda::attention_with_target(params,
                               {.target = s.target.data(),
@@ -352,7 +291,8 @@ bool CudaTransformer::select(Selection& selection, const ChunkView& chunk, int i
   PrefillScratch& s = *prefill_;
   const cudaStream_t stream = stream_->get();
   const int heads = config_.num_heads;
-  const std::int64_t rows = chunk.rows(), first_row = chunk.first_row(), words = words_for(chunk.blocks());
+  const std::int64_t rows = chunk.rows(), first_row = chunk.first_row(),
+                     words = mask_words_for(chunk.blocks());
   s.mask.reserve_discard(heads * rows * words);
   switch (selection.settings().kind) {
     case SelectorKind::kDense:
@@ -438,12 +378,15 @@ bool CudaTransformer::select(Selection& selection, const ChunkView& chunk, int i
 }
 
 /// Copies what the observer wants to the host, which waits for the device.
-void CudaTransformer::observe(LayerObserver& observer, const ObserverWants& wants, const ChunkView& chunk,
-                              int layer, bool sparse) {
+void CudaTransformer::observe(LayerObserver& observer, const ObserverWants& wants, const Selection& selection,
+                              const ChunkView& chunk, int layer, bool sparse) {
   PrefillScratch& s = *prefill_;
-  LayerObservation seen{
-      .layer = layer, .first_row = chunk.first_row(), .rows = chunk.rows(), .total_tokens = chunk.total};
-  std::vector<float> q_pooled, k_pooled, target;
+  LayerObservation seen{.layer = layer,
+                        .first_row = chunk.first_row(),
+                        .rows = chunk.rows(),
+                        .tokens = chunk.tokens,
+                        .total_tokens = chunk.total};
+  std::vector<float> q_pooled, k_pooled, target, lse;
   if (wants.q_pools != 0) {
     q_pooled =
         download(s.q_pooled.data(), chunk.rows() * config_.q_size() * pool_count(wants.q_pools), *stream_);
@@ -466,6 +409,12 @@ void CudaTransformer::observe(LayerObserver& observer, const ObserverWants& want
     std::copy(words.begin(), words.end(), mask.row(0, 0));
     seen.mask = &mask;
   }
+  Probe probe(*this, selection, chunk, layer);
+  if (wants.probe) {
+    lse = download(s.lse.data(), config_.num_heads * chunk.tokens, *stream_);
+    seen.lse = lse.data();
+    seen.probe = &probe;
+  }
   observer.observe(seen);
   timer_.mark(Stage::kOther);
 }
@@ -473,8 +422,7 @@ void CudaTransformer::observe(LayerObserver& observer, const ObserverWants& want
 void CudaTransformer::score_chunk(const PrefillRequest& request, const ChunkView& chunk) {
   PrefillScratch& s = *prefill_;
   const std::int64_t vocab = config_.vocab_size, last = chunk.total - 1;
-  const std::int64_t step =
-      std::min(chunk.tokens, std::max<std::int64_t>(kBlockSize, kLogitsElements / vocab));
+  const std::int64_t step = logits_rows(chunk.tokens, vocab);
   s.logits.reserve_discard(step * vocab);
   for (std::int64_t row = 0; row < chunk.tokens; row += step) {
     const std::int64_t rows = std::min(step, chunk.tokens - row), position = chunk.first + row;

@@ -29,12 +29,14 @@ struct CudaTransformer::PrefillScratch {
   cuda::DeviceArray<std::uint64_t> selected;  // [1]
   cuda::DeviceArray<double> threshold;        // [1] and workspace
   DeviceFloats logits, nll;
+  DeviceHalves probe_out;  // [tokens, q_size]
+  DeviceFloats probe_lse;  // [num_heads, tokens]
 
   // Of the gate.
-  DeviceRope gate_rope;    // [blocks, dim / 2]
+  DeviceRope gate_rope;                       // [blocks, dim / 2]
   DeviceHalves gate_q_pooled, gate_k_pooled;  // [rows, heads, pools * head_dim]
   DeviceHalves gate_q;                        // [num_heads, rows, dim]
-  DeviceHalves gate_keys;  // [layers, k_heads, blocks, dim], kept from chunk to chunk
+  DeviceHalves gate_keys;                     // [layers, k_heads, blocks, dim], kept from chunk to chunk
 };
 
 }  // namespace seer

@@ -19,22 +19,14 @@ void copy_rows(const BlockMask& chunk, BlockMask& whole) {
       std::copy_n(chunk.row(head, row), chunk.words(), whole.row(head, chunk.first_row() + row));
 }
 
-void select_all(BlockMask& mask) {
-  for (int head = 0; head < mask.num_heads(); ++head)
-    for (std::int64_t row = 0; row < mask.num_rows(); ++row)
-      mask.set_range(head, row, 0, mask.first_row() + row + 1);
-}
-
 /// Looks at each layer of each chunk right after its dense attention.
 class Inspector final : public LayerObserver {
  public:
-  Inspector(const Transformer& model, const Gate* gate, const InspectRequest& request, Inspection& result)
-      : context_(model.context()), result_(result) {
-    const auto tokens = static_cast<std::int64_t>(request.tokens.size());
+  Inspector(const ModelConfig& model, const Gate* gate, const InspectRequest& request, Inspection& result)
+      : result_(result) {
     for (const EvalSetting& setting : request.settings) {
-      selectors_.push_back(
-          make_selector(setting.selector, setting.sparsity, model.config(), gate, request.seed));
-      selectors_.back()->begin(tokens);
+      selectors_.push_back(make_selector(setting.selector, setting.sparsity, model, gate, request.seed));
+      if (setting.selector == SelectorKind::kGate) gated_ = selectors_.back().get();
       SettingInspection& kept = result.settings.emplace_back();
       kept.setting = setting;
       kept.num_heads = result.num_heads;
@@ -50,25 +42,23 @@ class Inspector final : public LayerObserver {
              .values = std::vector<float>(static_cast<std::size_t>(result.blocks * result.blocks))});
   }
 
-  ObserverWants wants() const override { return {.target = true, .input = true}; }
+  ObserverWants wants() const override { return {.target = true, .probe = true, .gated = gated_}; }
 
   void observe(const LayerObservation& seen) override {
-    const SelectInput& input = *seen.input;
     const float* target = seen.target;
     const std::int64_t first_row = seen.first_row, rows = seen.rows, stride = seen.target_stride;
     for (AttentionMap& map : result_.maps) {
-      if (map.layer != input.layer) continue;
+      if (map.layer != seen.layer) continue;
       for (std::int64_t row = 0; row < rows; ++row)
         std::copy_n(target + (map.head * rows + row) * stride, first_row + row + 1,
                     map.values.data() + (first_row + row) * result_.blocks);
     }
     for (std::size_t i = 0; i < selectors_.size(); ++i) {
-      mask_.reset(result_.num_heads, first_row, rows);
-      if (!selectors_[i]->select(context_, input, mask_)) select_all(mask_);
+      seen.probe->select(*selectors_[i], mask_);
       select_oracle(target, stride);
       SettingInspection& setting = result_.settings[i];
-      copy_rows(mask_, setting.masks[static_cast<std::size_t>(input.layer)]);
-      HeadInspection* heads = setting.heads.data() + input.layer * result_.num_heads;
+      copy_rows(mask_, setting.masks[static_cast<std::size_t>(seen.layer)]);
+      HeadInspection* heads = setting.heads.data() + seen.layer * result_.num_heads;
       add_recall(seen, mask_, heads, &HeadInspection::recall);
       add_recall(seen, oracle_, heads, &HeadInspection::oracle_recall);
       for (int head = 0; head < result_.num_heads; ++head) {
@@ -79,31 +69,15 @@ class Inspector final : public LayerObserver {
   }
 
  private:
-  /// lse_ [num_heads, num_tokens] of the selected blocks.
-  void log_sum_exp(const SelectInput& input, const BlockMask& mask) {
-    lse_.reserve_discard(result_.num_heads * input.num_tokens);
-    out_.reserve_discard(input.num_tokens * result_.num_heads * input.kv.head_dim);
-    attention_prefill(context_, {.q = input.q,
-                                 .out = out_.data(),
-                                 .lse = lse_.data(),
-                                 .num_tokens = input.num_tokens,
-                                 .q_offset = input.q_offset,
-                                 .num_heads = result_.num_heads,
-                                 .scale = input.scale,
-                                 .kv = input.kv,
-                                 .mask = &mask});
-  }
-
   /// Adds the chunk's part of a mean over the prompt's tokens. Rounding may put a full row above 1.
   void add_recall(const LayerObservation& seen, const BlockMask& mask, HeadInspection* heads,
                   double HeadInspection::*member) {
-    const SelectInput& input = *seen.input;
-    log_sum_exp(input, mask);
+    const float* lse = seen.probe->log_sum_exp(mask);
     for (int head = 0; head < result_.num_heads; ++head) {
       double sum = 0;
-      for (std::int64_t i = head * input.num_tokens; i < (head + 1) * input.num_tokens; ++i)
-        sum += std::min(std::exp(static_cast<double>(lse_[i]) - seen.lse[i]), 1.0);
-      heads[head].*member += sum / static_cast<double>(input.total_tokens);
+      for (std::int64_t i = head * seen.tokens; i < (head + 1) * seen.tokens; ++i)
+        sum += std::min(std::exp(static_cast<double>(lse[i]) - seen.lse[i]), 1.0);
+      heads[head].*member += sum / static_cast<double>(seen.total_tokens);
     }
   }
 
@@ -125,11 +99,10 @@ class Inspector final : public LayerObserver {
     }
   }
 
-  const Context& context_;
   Inspection& result_;
   std::vector<std::unique_ptr<Selector>> selectors_;
+  Selector* gated_ = nullptr;
   BlockMask mask_, oracle_;
-  Buffer<float> out_, lse_;
 };
 
 void check_indices(const std::vector<int>& indices, int count, const char* what) {
@@ -180,7 +153,7 @@ Inspection inspect(Transformer& model, const Gate* gate, const InspectRequest& r
   result.num_heads = model.config().num_heads;
   check_indices(request.layers, result.num_layers, "layers");
   check_indices(request.heads, result.num_heads, "heads");
-  Inspector inspector(model, gate, request, result);
+  Inspector inspector(model.config(), gate, request, result);
   Sequence sequence = model.new_sequence();
   model.prefill(sequence, {.tokens = request.tokens,
                            .observer = &inspector,

@@ -6,7 +6,9 @@
 #include <cmath>
 
 #include "core/check.h"
+#include "model/cpu_probe.h"
 #include "model/decode_selector.h"
+#include "model/sampler.h"
 #include "ops/elementwise.h"
 #include "ops/gate.h"
 
@@ -201,14 +203,16 @@ void CpuTransformer::observe(const PrefillRequest& request, const SelectInput& i
                              const PrefillAttentionParams& attention) {
   Scratch& s = *scratch_;
   const ObserverWants wants = request.observer->wants();
+  CpuProbe probe(context_, input, config_.num_heads);
   LayerObservation seen{.layer = input.layer,
                         .first_row = input.q_offset / kBlockSize,
                         .rows = blocks_for(input.num_tokens),
+                        .tokens = input.num_tokens,
                         .total_tokens = input.total_tokens,
                         .target = attention.pooled_target,
                         .target_stride = attention.pooled_target_stride,
                         .mask = wants.mask ? mask : nullptr,
-                        .input = wants.input ? &input : nullptr,
+                        .probe = wants.probe ? &probe : nullptr,
                         .lse = attention.lse};
   const auto pool = [&](const float* x, int heads, std::int64_t stride, unsigned pools, Buffer<float>& out) {
     if (pools == 0) return static_cast<const float*>(nullptr);
@@ -271,7 +275,7 @@ void CpuTransformer::prefill_chunk(Sequence& sequence, const PrefillRequest& req
                                      .kv = kv,
                                      .mask = sparse ? &s.mask : nullptr};
     const ObserverWants wants = request.observer != nullptr ? request.observer->wants() : ObserverWants{};
-    if (wants.input) {
+    if (wants.probe) {
       s.lse.reserve_discard(config_.num_heads * tokens);
       attention.lse = s.lse.data();
     }
@@ -314,7 +318,7 @@ const std::uint64_t* CpuTransformer::select_for_decode(std::span<Sequence* const
 }
 
 void CpuTransformer::run_decode(std::span<Sequence* const> sequences, std::span<const std::int32_t> tokens,
-                                float* logits, std::int32_t* next) {
+                                float* logits, std::span<const TokenDraw> draws, std::int32_t* next) {
   Scratch& s = *scratch_;
   const auto batch = static_cast<std::int64_t>(sequences.size());
   s.reserve(config_, batch);
@@ -327,7 +331,7 @@ void CpuTransformer::run_decode(std::span<Sequence* const> sequences, std::span<
   }
   embedding(context_, weights_->embedding, tokens.data(), batch, s.x.data());
   s.views.resize(sequences.size());
-  const std::int64_t mask_words = (blocks_for(longest) + 63) / 64;
+  const std::int64_t mask_words = mask_words_for(blocks_for(longest));
   for (int index = 0; index < config_.num_layers; ++index) {
     const LayerWeights& layer = weights_->layers[static_cast<std::size_t>(index)];
     project_qkv(layer, batch);
@@ -354,7 +358,8 @@ void CpuTransformer::run_decode(std::span<Sequence* const> sequences, std::span<
   s.logits.reserve_discard(batch * vocab);
   compute_logits(0, batch, s.logits.data());
   for (std::int64_t b = 0; b < batch; ++b)
-    next[b] = argmax({s.logits.data() + b * vocab, static_cast<std::size_t>(vocab)});
+    next[b] = draw_token({s.logits.data() + b * vocab, static_cast<std::size_t>(vocab)},
+                         draws[static_cast<std::size_t>(b)]);
 }
 
 }  // namespace seer

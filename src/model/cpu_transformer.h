@@ -21,7 +21,7 @@ class CpuTransformer final : public Transformer {
   struct Scratch;
   PrefillResult run_prefill(Sequence& sequence, const PrefillRequest& request) override;
   void run_decode(std::span<Sequence* const> sequences, std::span<const std::int32_t> tokens, float* logits,
-                  std::int32_t* next) override;
+                  std::span<const TokenDraw> draws, std::int32_t* next) override;
   void project_qkv(const LayerWeights& layer, std::int64_t tokens);
   void finish_layer(const LayerWeights& layer, std::int64_t tokens);
   void compute_logits(std::int64_t first, std::int64_t rows, float* logits);

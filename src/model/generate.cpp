@@ -77,8 +77,8 @@ struct GenerationBatch::Stream {
   }
 
   std::int64_t produced() const { return static_cast<std::int64_t>(generation.tokens.size()); }
-  /// The next token is that of the largest logit.
-  bool is_greedy() const { return sampler.is_greedy() && produced() >= options.min_new_tokens; }
+  /// The next token is drawn from logits as the model gives them.
+  bool draws_unchanged() const { return !sampler.changes_logits() && produced() >= options.min_new_tokens; }
 
   GenerateOptions options;
   Sequence sequence;
@@ -157,6 +157,7 @@ std::vector<Generation> GenerationBatch::finish(DecodeStats* stats) {
     if (stream->open) active.push_back(stream.get());
   std::vector<Sequence*> sequences;
   std::vector<std::int32_t> tokens;
+  std::vector<TokenDraw> draws;
   std::vector<float> logits;
   std::vector<std::int32_t> next;
   while (!active.empty()) {
@@ -167,8 +168,10 @@ std::vector<Generation> GenerationBatch::finish(DecodeStats* stats) {
       tokens.push_back(stream->seen.back());
     }
     next.resize(active.size());
-    if (std::all_of(active.begin(), active.end(), [](const Stream* stream) { return stream->is_greedy(); })) {
-      model_.decode_greedy(sequences, tokens, next.data());
+    if (std::all_of(active.begin(), active.end(), [](const Stream* s) { return s->draws_unchanged(); })) {
+      draws.clear();
+      for (Stream* stream : active) draws.push_back(stream->sampler.next_draw());
+      model_.decode_drawn(sequences, tokens, draws, next.data());
     } else {
       logits.resize(active.size() * vocab);
       model_.decode(sequences, tokens, logits.data());

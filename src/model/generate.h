@@ -1,4 +1,4 @@
-// Text generation: sampling from logits, stop rules, streaming, batches of prompts.
+// Text generation: stop rules, streaming, batches of prompts.
 #pragma once
 
 #include <cstdint>
@@ -11,38 +11,11 @@
 
 #include "io/tokenizer.h"
 #include "model/decode_selector.h"
+#include "model/sampler.h"
 #include "model/selector.h"
 #include "model/transformer.h"
-#include "seer/options.h"
 
 namespace seer {
-
-/// Throws Error naming the option (as the program's flag) that is out of its range.
-void validate(const SamplingOptions& options);
-
-/// Draws tokens for one sequence; the same seed, stream and logits give the same tokens on any machine.
-class Sampler {
- public:
-  /// `stream` tells the prompts of a batch apart.
-  Sampler(const SamplingOptions& options, std::uint64_t stream);
-
-  /// `logits` [vocab] is changed in place; `seen` are the ids that the repetition penalty looks at. Throws
-  /// Error when a logit is NaN.
-  std::int32_t sample(std::span<float> logits, std::span<const std::int32_t> seen);
-  /// sample() is the largest logit as it comes.
-  bool is_greedy() const { return options_.temperature == 0 && options_.repetition_penalty == 1; }
-
- private:
-  struct Candidate {
-    float value;  // logit, then probability
-    std::int32_t id;
-  };
-  double next_uniform();
-
-  SamplingOptions options_;
-  std::uint64_t state_;
-  std::vector<Candidate> candidates_;
-};
 
 /// Finds stop strings in text that arrives in pieces, and holds back what may still become one.
 class StopScanner {

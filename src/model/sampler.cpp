@@ -1,8 +1,11 @@
+#include "model/sampler.h"
+
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <vector>
 
 #include "core/check.h"
-#include "model/generate.h"
 #include "ops/elementwise.h"
 
 namespace seer {
@@ -35,10 +38,18 @@ Sampler::Sampler(const SamplingOptions& options, std::uint64_t stream) : options
   state_ = options.seed ^ splitmix64(stream_state);
 }
 
-double Sampler::next_uniform() { return static_cast<double>(splitmix64(state_) >> 11) * 0x1p-53; }
+TokenDraw Sampler::next_draw() {
+  constexpr std::int64_t kMaxTopK = std::numeric_limits<std::int32_t>::max();
+  TokenDraw draw{.temperature = options_.temperature,
+                 .top_p = options_.top_p,
+                 .min_p = options_.min_p,
+                 .top_k = static_cast<std::int32_t>(std::min(options_.top_k, kMaxTopK))};
+  if (draw.temperature != 0) draw.uniform = static_cast<double>(splitmix64(state_) >> 11) * 0x1p-53;
+  return draw;
+}
 
 std::int32_t Sampler::sample(std::span<float> logits, std::span<const std::int32_t> seen) {
-  if (options_.repetition_penalty != 1) {
+  if (changes_logits()) {
     std::vector<std::int32_t> ids(seen.begin(), seen.end());
     std::sort(ids.begin(), ids.end());
     ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
@@ -47,42 +58,52 @@ std::int32_t Sampler::sample(std::span<float> logits, std::span<const std::int32
       logit = logit > 0 ? logit / options_.repetition_penalty : logit * options_.repetition_penalty;
     }
   }
+  return draw_token(logits, next_draw());
+}
+
+std::int32_t draw_token(std::span<const float> logits, const TokenDraw& draw) {
   const std::int32_t largest_id = argmax(logits);
-  if (options_.temperature == 0) return largest_id;
+  if (draw.temperature == 0) return largest_id;
+  const float largest = logits[static_cast<std::size_t>(largest_id)];
+  SEER_CHECK(std::isfinite(largest), "the model's largest logit is {}: weights or activations overflow",
+             largest);
 
-  candidates_.resize(logits.size());
-  for (std::size_t i = 0; i < logits.size(); ++i)
-    candidates_[i] = {logits[i] / options_.temperature, static_cast<std::int32_t>(i)};
-  const auto more_likely = [](const Candidate& a, const Candidate& b) {
-    return a.value != b.value ? a.value > b.value : a.id < b.id;
+  struct Candidate {
+    float value;  // distance to the largest logit, then weight
+    std::int32_t id;
   };
-  if (options_.top_k > 0 && static_cast<std::size_t>(options_.top_k) < candidates_.size()) {
-    std::nth_element(candidates_.begin(), candidates_.begin() + options_.top_k, candidates_.end(),
-                     more_likely);
-    candidates_.resize(static_cast<std::size_t>(options_.top_k));
+  std::vector<Candidate> candidates(logits.size());
+  for (std::size_t i = 0; i < logits.size(); ++i)
+    candidates[i] = {largest - logits[i], static_cast<std::int32_t>(i)};
+  const auto more_likely = [](const Candidate& a, const Candidate& b) {
+    return a.value != b.value ? a.value < b.value : a.id < b.id;
+  };
+  if (draw.top_k > 0 && static_cast<std::size_t>(draw.top_k) < candidates.size()) {
+    std::nth_element(candidates.begin(), candidates.begin() + draw.top_k, candidates.end(), more_likely);
+    candidates.resize(static_cast<std::size_t>(draw.top_k));
   }
-  std::sort(candidates_.begin(), candidates_.end(), more_likely);
-  const float largest = candidates_.front().value;
+  std::sort(candidates.begin(), candidates.end(), more_likely);
   double total = 0;
-  for (Candidate& candidate : candidates_) total += candidate.value = std::exp(candidate.value - largest);
+  for (Candidate& candidate : candidates)
+    total += candidate.value = std::exp(-candidate.value / draw.temperature);
 
-  std::size_t kept = candidates_.size();
-  if (options_.top_p < 1) {
+  std::size_t kept = candidates.size();
+  if (draw.top_p < 1) {
     double mass = 0;
     kept = 0;
-    while (kept < candidates_.size() && mass < options_.top_p * total) mass += candidates_[kept++].value;
+    while (kept < candidates.size() && mass < draw.top_p * total) mass += candidates[kept++].value;
   }
-  // Probabilities are relative to the most likely token's, which is 1.
-  while (kept > 1 && candidates_[kept - 1].value < options_.min_p) --kept;
+  // Weights are relative to the most likely token's, which is 1.
+  while (kept > 1 && candidates[kept - 1].value < draw.min_p) --kept;
 
   double mass = 0;
-  for (std::size_t i = 0; i < kept; ++i) mass += candidates_[i].value;
-  double point = next_uniform() * mass;
+  for (std::size_t i = 0; i < kept; ++i) mass += candidates[i].value;
+  double point = draw.uniform * mass;
   for (std::size_t i = 0; i + 1 < kept; ++i) {
-    point -= candidates_[i].value;
-    if (point < 0) return candidates_[i].id;
+    point -= candidates[i].value;
+    if (point < 0) return candidates[i].id;
   }
-  return candidates_[kept - 1].id;
+  return candidates[kept - 1].id;
 }
 
 }  // namespace seer

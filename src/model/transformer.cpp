@@ -37,6 +37,8 @@ PrefillResult Transformer::prefill(Sequence& sequence, const PrefillRequest& req
              sequence.length());
   SEER_CHECK(device() == Device::kCpu || sequence.decode_selector() == nullptr,
              "--device cuda: a decode gate runs on the CPU only; leave it out for dense decoding");
+  SEER_CHECK(request.observer == nullptr || !request.observer->wants().probe || request.selector == nullptr,
+             "prefill: selectors are probed in a dense prefill only");
   for (const std::int32_t id : request.tokens)
     SEER_CHECK(id >= 0 && id < config_.vocab_size, "token id {} is outside the model's vocabulary of {}", id,
                config_.vocab_size);
@@ -60,13 +62,20 @@ void Transformer::extend_for_decode(std::span<Sequence* const> sequences,
 void Transformer::decode(std::span<Sequence* const> sequences, std::span<const std::int32_t> tokens,
                          float* logits) {
   extend_for_decode(sequences, tokens);
-  if (!sequences.empty()) run_decode(sequences, tokens, logits, nullptr);
+  if (!sequences.empty()) run_decode(sequences, tokens, logits, {}, nullptr);
+}
+
+void Transformer::decode_drawn(std::span<Sequence* const> sequences, std::span<const std::int32_t> tokens,
+                               std::span<const TokenDraw> draws, std::int32_t* next) {
+  SEER_CHECK(draws.size() == sequences.size(), "decode: expected one draw for each of {} sequences, found {}",
+             sequences.size(), draws.size());
+  extend_for_decode(sequences, tokens);
+  if (!sequences.empty()) run_decode(sequences, tokens, nullptr, draws, next);
 }
 
 void Transformer::decode_greedy(std::span<Sequence* const> sequences, std::span<const std::int32_t> tokens,
                                 std::int32_t* next) {
-  extend_for_decode(sequences, tokens);
-  if (!sequences.empty()) run_decode(sequences, tokens, nullptr, next);
+  decode_drawn(sequences, tokens, std::vector<TokenDraw>(sequences.size()), next);
 }
 
 }  // namespace seer

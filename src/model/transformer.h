@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/context.h"
+#include "core/token_draw.h"
 #include "model/config.h"
 #include "model/kv_cache.h"
 #include "model/selector.h"
@@ -44,9 +45,22 @@ struct PrefillStats {
 struct ObserverWants {
   bool target = false;  // the pooled attention of section 6; needs a dense prefill
   bool mask = false;
-  bool input = false;    // SelectInput and lse; CPU only
   unsigned q_pools = 0;  // PoolSet
   unsigned k_pools = 0;
+  bool probe = false;         // and lse; needs a dense prefill
+  Selector* gated = nullptr;  // of the probe: a selector by the gate of all those that it will be asked about
+};
+
+/// One layer of one chunk of a dense prefill, for who compares selectors on the same attention.
+class LayerProbe {
+ public:
+  virtual ~LayerProbe() = default;
+  /// Gives `mask` the chunk's shape and the blocks that `selector` keeps. A selector sees every layer of
+  /// every chunk of a prompt, in order.
+  virtual void select(Selector& selector, BlockMask& mask) = 0;
+  /// [num_heads, tokens of the chunk] natural log-sum-exp of the scaled scores inside `mask`, -inf where a
+  /// row has none; valid until the next call.
+  virtual const float* log_sum_exp(const BlockMask& mask) = 0;
 };
 
 /// One layer of one chunk of a prefill, in host memory. Rows are block rows.
@@ -54,14 +68,15 @@ struct LayerObservation {
   int layer = 0;
   std::int64_t first_row = 0;
   std::int64_t rows = 0;
+  std::int64_t tokens = 0;          // of the chunk
   std::int64_t total_tokens = 0;    // of the whole prompt
   const float* q_pooled = nullptr;  // [rows, num_heads, pools * head_dim] before RoPE
   const float* k_pooled = nullptr;  // [rows, num_kv_heads, pools * head_dim]
   const float* target = nullptr;    // [num_heads, rows, target_stride]
   std::int64_t target_stride = 0;
   const BlockMask* mask = nullptr;  // nullptr also where all causal blocks were computed
-  const SelectInput* input = nullptr;
-  const float* lse = nullptr;  // [num_heads, tokens of the chunk] log-sum-exp of attention's scores
+  LayerProbe* probe = nullptr;
+  const float* lse = nullptr;  // [num_heads, tokens], as LayerProbe::log_sum_exp of all causal blocks
 };
 
 /// Sees every layer of every chunk of a prefill, for distillation, calibration and inspection.
@@ -119,15 +134,19 @@ class Transformer {
   Sequence new_sequence() const { return Sequence(pool_); }
 
   /// Runs a prompt into an empty sequence. Throws Error when it is longer than the context, when a token is
-  /// outside the vocabulary, when the observer wants the target of a sparse prefill, and when a sequence on a
-  /// GPU has a decode selector.
+  /// outside the vocabulary, when the observer wants the target or a probe of a sparse prefill, and when a
+  /// sequence on a GPU has a decode selector.
   PrefillResult prefill(Sequence& sequence, const PrefillRequest& request);
 
   /// One token more for each sequence, dense or by its decode selector; logits [sequences, vocab]. Throws
   /// Error when a context is full.
   void decode(std::span<Sequence* const> sequences, std::span<const std::int32_t> tokens, float* logits);
 
-  /// The same; next[i] is the token of the largest logit (the first of equals). Throws Error on NaN.
+  /// The same; next[i] is what draws[i] draws from the logits, which stay on the device. Throws Error when a
+  /// logit is NaN or, with a temperature above 0, the largest one is infinite.
+  void decode_drawn(std::span<Sequence* const> sequences, std::span<const std::int32_t> tokens,
+                    std::span<const TokenDraw> draws, std::int32_t* next);
+  /// The same; next[i] is the token of the largest logit (the first of equals).
   void decode_greedy(std::span<Sequence* const> sequences, std::span<const std::int32_t> tokens,
                      std::int32_t* next);
 
@@ -136,9 +155,9 @@ class Transformer {
               std::shared_ptr<PagePool> pool);
 
   virtual PrefillResult run_prefill(Sequence& sequence, const PrefillRequest& request) = 0;
-  /// The sequences have been extended by their token. `logits` or `next` is given.
+  /// The sequences have been extended by their token. `logits` is given, or `next` and one draw a sequence.
   virtual void run_decode(std::span<Sequence* const> sequences, std::span<const std::int32_t> tokens,
-                          float* logits, std::int32_t* next) = 0;
+                          float* logits, std::span<const TokenDraw> draws, std::int32_t* next) = 0;
   /// Only dynamic NTK's frequencies depend on the length, and only past the trained one.
   RopeTable rope_for(std::int64_t length) const;
 

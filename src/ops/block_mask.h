@@ -14,6 +14,14 @@ inline constexpr std::int64_t blocks_for(std::int64_t tokens) {
   return (tokens + kBlockSize - 1) / kBlockSize;
 }
 
+/// 64-bit words that hold one bit for each key block.
+inline constexpr std::int64_t mask_words_for(std::int64_t blocks) { return (blocks + 63) / 64; }
+
+/// Blocks on and left of the diagonal in block rows [first_row, first_row + rows) of one head.
+inline constexpr std::int64_t causal_blocks_of(std::int64_t first_row, std::int64_t rows) {
+  return rows * first_row + rows * (rows + 1) / 2;
+}
+
 /// Bitmask over (query head, query block row, key block), one word of 64 key blocks after another.
 /// Rows are absolute: row r of the mask is block row `first_row + r` of the whole attention map, and it may
 /// hold key blocks 0..first_row + r only.
@@ -31,7 +39,7 @@ class BlockMask {
     num_heads_ = num_heads;
     first_row_ = first_row;
     num_rows_ = num_rows;
-    words_ = (first_row + num_rows + 63) / 64;
+    words_ = mask_words_for(first_row + num_rows);
     bits_.assign(static_cast<std::size_t>(num_heads * num_rows * words_), 0);
   }
 
@@ -56,6 +64,11 @@ class BlockMask {
   void set_range(int head, std::int64_t r, std::int64_t begin, std::int64_t end) {
     for (std::int64_t block = begin; block < end; ++block) set(head, r, block);
   }
+  /// Selects all causal blocks.
+  void set_all() {
+    for (int head = 0; head < num_heads_; ++head)
+      for (std::int64_t r = 0; r < num_rows_; ++r) set_range(head, r, 0, first_row_ + r + 1);
+  }
   /// Selected key blocks of a row.
   std::int64_t count(int head, std::int64_t r) const {
     std::int64_t total = 0;
@@ -70,9 +83,7 @@ class BlockMask {
     for (const std::uint64_t word : bits_) total += std::popcount(word);
     return total;
   }
-  std::int64_t causal_blocks() const {
-    return num_heads_ * (num_rows_ * first_row_ + num_rows_ * (num_rows_ + 1) / 2);
-  }
+  std::int64_t causal_blocks() const { return num_heads_ * causal_blocks_of(first_row_, num_rows_); }
 
  private:
   int num_heads_ = 0;

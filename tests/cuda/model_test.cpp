@@ -7,9 +7,8 @@
 
 #include "core/check.h"
 #include "cuda/attention.h"
-#include "cuda_model/cuda_transformer.h"
-#include "io/tensor_file.h"
-#include "model/cpu_transformer.h"
+#include "model/sampler.h"
+#include "model_support.h"
 #include "support/golden.h"
 #include "support/inputs.h"
 
@@ -17,31 +16,6 @@ namespace seer {
 namespace {
 
 using test::some_tokens;
-
-/// One folder's model on both devices.
-struct Both {
-  explicit Both(const std::string& folder, DType dtype = DType::kBF16, std::int64_t chunk_tokens = 0)
-      : config(load_model_config(folder)),
-        weights(std::make_shared<ModelWeights>(ModelWeights::load(folder, config))),
-        cpu(weights, config, Context(), {.kv_dtype = DType::kF32, .allow_bf16 = false, .max_context = 8192}),
-        gpu(make_cuda_transformer(*weights, config, Context(),
-                                  {.gpu_dtype = dtype, .chunk_tokens = chunk_tokens, .max_context = 8192})) {}
-
-  static std::vector<float> losses(Transformer& model, std::span<const std::int32_t> tokens,
-                                   Selector* selector = nullptr, PrefillStats* stats = nullptr) {
-    std::vector<float> nll(tokens.size() - 1, NAN);
-    Sequence sequence = model.new_sequence();
-    const PrefillResult result =
-        model.prefill(sequence, {.tokens = tokens, .selector = selector, .nll = nll.data()});
-    if (stats != nullptr) *stats = result.stats;
-    return nll;
-  }
-
-  ModelConfig config;
-  std::shared_ptr<ModelWeights> weights;
-  CpuTransformer cpu;
-  std::unique_ptr<Transformer> gpu;
-};
 
 /// The mean of the losses is near, and so is each of them in the root of the mean square. (The largest single
 /// difference is not bounded: a block that ties with a cut may be kept on one device only.)
@@ -161,6 +135,33 @@ TEST_F(CudaModel, DecodingContinuesAPrefill) {
   }
 }
 
+TEST_F(CudaModel, DrawsTokensFromTheLogitsThatItGives) {
+  Both both(folders_.front());
+  const auto vocab = static_cast<std::size_t>(both.config.vocab_size);
+  const auto tokens = some_tokens(200, both.config.vocab_size);
+  std::vector<Sequence> owned;
+  std::vector<Sequence*> sequences;
+  for (const std::size_t length : {70, 200, 128}) {
+    owned.push_back(both.gpu->new_sequence());
+    both.gpu->prefill(owned.back(), {.tokens = std::span(tokens).first(length)});
+  }
+  for (Sequence& sequence : owned) sequences.push_back(&sequence);
+  std::vector<float> logits(owned.size() * vocab);
+  std::vector<std::int32_t> last{tokens[0], tokens[1], tokens[2]}, next(owned.size());
+  for (int step = 0; step < 4; ++step) {  // the first without a graph, the others with one for all draws
+    const double uniform = 0.23 + 0.2 * step;
+    const std::vector<TokenDraw> draws{{.uniform = uniform, .temperature = 1.5f},
+                                       {},
+                                       {.uniform = uniform, .temperature = 1, .top_p = 0.9f, .top_k = 40}};
+    both.gpu->decode_drawn(sequences, last, draws, next.data());
+    for (Sequence& sequence : owned) sequence.truncate(sequence.length() - 1);
+    both.gpu->decode(sequences, last, logits.data());
+    for (std::size_t i = 0; i < owned.size(); ++i)
+      EXPECT_EQ(next[i], draw_token(std::span(logits).subspan(i * vocab, vocab), draws[i])) << step;
+    last = next;
+  }
+}
+
 TEST_F(CudaModel, ManySequencesDecodeAsTheyDoAlone) {
   Both both(folders_.front());
   const auto vocab = static_cast<std::size_t>(both.config.vocab_size);
@@ -191,22 +192,6 @@ TEST_F(CudaModel, ManySequencesDecodeAsTheyDoAlone) {
       next[i] = static_cast<std::int32_t>((next[i] + 5) % static_cast<std::int32_t>(vocab));
     }
   }
-}
-
-/// A gate of the usual kind whose scores follow the pooled queries and keys.
-Gate make_gate(const ModelConfig& config) {
-  Gate gate;
-  gate.config.gate_hidden_size = config.head_dim;
-  const std::int64_t dim = config.head_dim;
-  for (int layer = 0; layer < config.num_layers; ++layer) {
-    GateLayer& weights = gate.layers.emplace_back();
-    weights.k_weight = Buffer<float>(config.num_heads * 3 * dim * dim);
-    std::fill(weights.k_weight.begin(), weights.k_weight.end(), 0.0f);
-    for (int head = 0; head < config.num_heads; ++head)
-      for (std::int64_t d = 0; d < dim; ++d)
-        weights.k_weight[(head * 3 * dim + 2 * dim + d) * dim + d] = 4.0f;
-  }
-  return gate;
 }
 
 TEST_F(CudaModel, SelectorsKeepTheBlocksOfTheCpu) {

@@ -145,8 +145,7 @@ TEST_F(Select, ThresholdKeepsTheDensity) {
     const std::int64_t stride = shape.first_row + shape.rows;
     const auto scores = probabilities(shape, stride, 0, true);
     const DeviceArray<float> device_scores(scores);
-    const std::int64_t causal =
-        shape.heads * (shape.rows * shape.first_row + shape.rows * (shape.rows + 1) / 2);
+    const std::int64_t causal = shape.heads * causal_blocks_of(shape.first_row, shape.rows);
     for (const double density : {0.05, 0.3, 0.8}) {
       // The bisection of the CPU's oracle.
       double low = std::log(1e-12), high = 0;

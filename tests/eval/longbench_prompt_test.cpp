@@ -8,6 +8,7 @@
 
 #include "core/check.h"
 #include "io/tensor_file.h"
+#include "support/errors.h"
 #include "support/golden.h"
 
 namespace fs = std::filesystem;
@@ -101,12 +102,10 @@ TEST(LongBenchPrompt, FormatsAsPythonDoes) {
   const std::map<std::string, std::string> fields{{"context", "{input}"}, {"input", "x"}};
   EXPECT_EQ(format_longbench_prompt("{{{context}}} {input}{input}}}", fields, "p"), "{{input}} xx}");
   for (const char* bad : {"{context", "{}", "a } b", "{answers}", "{context!r}", "{"}) {
-    try {
-      format_longbench_prompt(bad, fields, "prompts.json: qasper");
-      FAIL() << bad;
-    } catch (const Error& error) {
-      EXPECT_TRUE(std::string(error.what()).starts_with("prompts.json: qasper: expected")) << error.what();
-    }
+    SCOPED_TRACE(bad);
+    const std::string error =
+        test::error_of([&] { format_longbench_prompt(bad, fields, "prompts.json: qasper"); });
+    EXPECT_TRUE(error.starts_with("prompts.json: qasper: expected")) << error;
   }
 }
 
@@ -186,25 +185,16 @@ TEST_F(LongBenchDataTest, PredictionsComeBackAsTheyWereWritten) {
 }
 
 TEST_F(LongBenchDataTest, ErrorsOfTheConfigNameFileAndField) {
-  const auto message = [](auto&& action) {
-    try {
-      action();
-    } catch (const Error& error) {
-      return std::string(error.what());
-    }
-    return std::string();
-  };
   write("dataset2prompt.json", "{\"trec\": \"{context}\", \"lcc\": \"\"}");
   write("dataset2maxlen.json", "{\"trec\": 0}");
-  EXPECT_NE(message([&] { LongBenchConfig config(folder_.string()); }).find("dataset2maxlen.json: 'trec'"),
-            std::string::npos);
+  EXPECT_TRUE(
+      test::error_names([&] { LongBenchConfig config(folder_.string()); }, {"dataset2maxlen.json: 'trec'"}));
   write("dataset2maxlen.json", "{\"trec\": 64}");
   const LongBenchConfig config(folder_.string());
   EXPECT_EQ(config.of("trec").max_new_tokens, 64);
-  EXPECT_NE(message([&] { config.of("lcc"); }).find("dataset2maxlen.json: expected a field lcc"),
-            std::string::npos);
-  EXPECT_NE(message([&] { config.of("qasper"); }).find("dataset2prompt.json: expected a field qasper"),
-            std::string::npos);
+  EXPECT_TRUE(test::error_names([&] { config.of("lcc"); }, {"dataset2maxlen.json: expected a field lcc"}));
+  EXPECT_TRUE(
+      test::error_names([&] { config.of("qasper"); }, {"dataset2prompt.json: expected a field qasper"}));
 }
 
 }  // namespace

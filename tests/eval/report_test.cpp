@@ -5,6 +5,7 @@
 #include "eval/svg_chart.h"
 #include "eval/svg_heat_map.h"
 #include "report_support.h"
+#include "support/errors.h"
 
 namespace fs = std::filesystem;
 
@@ -107,23 +108,13 @@ TEST_F(ReportTest, DifferentCommandsAreAllShown) {
   EXPECT_EQ(commands, (std::vector<std::string>{"seer eval ppl --data 'a & <b>'", "seer eval ppl again"}));
 }
 
-/// The message of reading `rows` as file `name`.
-std::string error_of(const fs::path& folder) {
-  try {
-    read_report_run(folder.string());
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
 TEST_F(ReportTest, BadRowsAreNamed) {
   const auto error_with = [&](const char* name, json rows, const std::function<void(json&)>& change) {
     change(rows);
     fs::remove_all(folder_);
     fs::create_directories(folder_);
     write(name, rows.dump());
-    return error_of(folder_);
+    return error_of([&] { read_report_run(folder_.string()); });
   };
   const auto expect = [](const std::string& message, const char* part) {
     EXPECT_NE(message.find(part), std::string::npos) << message;
@@ -146,8 +137,8 @@ TEST_F(ReportTest, BadRowsAreNamed) {
          "ppl.json: expected a JSON array of rows");
   expect(error_with("ppl.json", json::array({1}), [](json&) {}), "ppl.json: row 1: expected an object");
   fs::remove(folder_ / "ppl.json");
-  expect(error_of(folder_), "expected ppl.json, ruler.json");
-  expect(error_of(folder_ / "nothing"), "no such folder or file");
+  expect(error_of([&] { read_report_run(folder_.string()); }), "expected ppl.json, ruler.json");
+  expect(error_of([&] { read_report_run((folder_ / "nothing").string()); }), "no such folder or file");
 }
 
 TEST(SvgChart, TicksAreRoundAndInside) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "core/check.h"
+#include "support/errors.h"
 
 namespace seer {
 namespace {
@@ -52,14 +53,6 @@ TEST(EvalPlan, WithoutModelsTheEmbeddedOneRuns) {
 }
 
 TEST(EvalPlan, WrongKeysAreNamed) {
-  const auto error_of = [](const std::string& json) -> std::string {
-    try {
-      plan_of(json);
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "no error";
-  };
   const std::string tasks = R"("tasks": [{"task": "ppl"}])";
   for (const auto& [json, part] : std::vector<std::pair<std::string, std::string>>{
            {"{", "run.json: no valid JSON"},
@@ -81,7 +74,7 @@ TEST(EvalPlan, WrongKeysAreNamed) {
            {R"({"results": "r", "models": [{"name": "a"}, {"name": "a"}], )" + tasks + "}",
             "found \"a\" again"},
        })
-    EXPECT_NE(error_of(json).find(part), std::string::npos) << json << ": " << error_of(json);
+    EXPECT_TRUE(test::error_names([&] { plan_of(json); }, {part})) << json;
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "io/files.h"
+#include "support/errors.h"
 
 namespace seer {
 namespace {

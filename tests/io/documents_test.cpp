@@ -4,6 +4,7 @@
 
 #include "io/files.h"
 #include "io/tokenizer.h"
+#include "support/errors.h"
 
 namespace seer {
 namespace {

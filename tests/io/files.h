@@ -1,10 +1,8 @@
-// Temporary folders and errors' messages, for tests of files.
+// Temporary folders, for tests of files.
 #pragma once
 
-#include <gtest/gtest.h>
-
+#include <cstddef>
 #include <filesystem>
-#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -24,13 +22,6 @@ class TemporaryFolder {
  private:
   std::filesystem::path folder_;
 };
-
-/// What Error says when `body` throws it; fails the test when it does not, or when that is not one line.
-std::string error_of(const std::function<void()>& body);
-
-/// Success when error_of(body) contains every part.
-::testing::AssertionResult error_names(const std::function<void()>& body,
-                                       std::initializer_list<std::string_view> parts);
 
 std::span<const std::byte> as_bytes(std::string_view text);
 

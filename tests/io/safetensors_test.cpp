@@ -9,6 +9,7 @@
 #include "io/files.h"
 #include "io/mapped_file.h"
 #include "io/tensor_file.h"
+#include "support/errors.h"
 #include "support/golden.h"
 
 namespace seer {

@@ -7,6 +7,7 @@
 #include "core/check.h"
 #include "io/files.h"
 #include "io/tensor_file.h"
+#include "support/errors.h"
 #include "support/golden.h"
 
 namespace seer {

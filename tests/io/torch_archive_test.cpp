@@ -8,6 +8,7 @@
 #include "io/pickle.h"
 #include "io/tensor_file.h"
 #include "io/zip_archive.h"
+#include "support/errors.h"
 #include "support/golden.h"
 
 namespace seer {

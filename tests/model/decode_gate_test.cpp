@@ -12,6 +12,7 @@
 #include "io/tensor_file.h"
 #include "model/gate.h"
 #include "support/compare.h"
+#include "support/errors.h"
 
 namespace seer {
 namespace {
@@ -76,21 +77,6 @@ class GateFolder {
   std::vector<TensorToWrite> tensors_;
 };
 
-std::string error_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
-void expect_names(const std::string& error, std::initializer_list<std::string> words) {
-  for (const std::string& word : words)
-    EXPECT_NE(error.find(word), std::string::npos) << error << " lacks " << word;
-  EXPECT_EQ(error.find('\n'), std::string::npos);
-}
-
 TEST(DecodeGateFolder, IsRead) {
   for (const bool torch_format : {false, true}) {
     GateFolder folder;
@@ -142,36 +128,39 @@ TEST(DecodeGateFolder, RefusesWhatDoesNotFit) {
     folder.add_layers(true, norms);
     change(folder);
     const std::string path = folder.write();
-    return error_of([&] { load_decode_gate(path, folder.model); });
+    return test::error_of([&] { load_decode_gate(path, folder.model); });
   };
   const auto with_key = [&](const char* key, const Json& value) {
     return error_with([&](GateFolder& folder) { folder.config[key] = value; });
   };
-  expect_names(with_key("seerattn_q_head_pooling_type", "Qavg"),
-               {"config.json", "seerattn_q_head_pooling_type", "Qproj", "\"Qavg\""});
-  expect_names(with_key("seerattn_k_seq_pooling_type", "Kminmax"),
-               {"seerattn_k_seq_pooling_type", "Kminmax"});
-  expect_names(with_key("seerattn_use_rope", false), {"seerattn_use_rope", "true"});
-  expect_names(with_key("seerattn_use_qk_norm", false), {"seerattn_use_qk_norm", "true", "false"});
-  expect_names(error_with([](GateFolder&) {}, /*norms=*/false), {"seerattn_use_qk_norm", "false"});
-  expect_names(with_key("seerattn_gate_block_size", 32), {"seerattn_gate_block_size", "64", "32"});
-  expect_names(
+  EXPECT_TRUE(test::names(with_key("seerattn_q_head_pooling_type", "Qavg"),
+                          {"config.json", "seerattn_q_head_pooling_type", "Qproj", "\"Qavg\""}));
+  EXPECT_TRUE(test::names(with_key("seerattn_k_seq_pooling_type", "Kminmax"),
+                          {"seerattn_k_seq_pooling_type", "Kminmax"}));
+  EXPECT_TRUE(test::names(with_key("seerattn_use_rope", false), {"seerattn_use_rope", "true"}));
+  EXPECT_TRUE(
+      test::names(with_key("seerattn_use_qk_norm", false), {"seerattn_use_qk_norm", "true", "false"}));
+  EXPECT_TRUE(
+      test::names(error_with([](GateFolder&) {}, /*norms=*/false), {"seerattn_use_qk_norm", "false"}));
+  EXPECT_TRUE(
+      test::names(with_key("seerattn_gate_block_size", 32), {"seerattn_gate_block_size", "64", "32"}));
+  EXPECT_TRUE(test::names(
       with_key("seerattn_gate_hidden_size", 16),
-      {"attn_gate_weights.safetensors", "layers.0", "attngate_linear_q", "[2, 3, 16, 16]", "[2, 3, 16, 8]"});
-  expect_names(with_key("num_attention_heads", 8), {"num_attention_heads", "6", "8"});
-  expect_names(error_with([](GateFolder& folder) { folder.model.num_layers = 3; }),
-               {"attngate_linear_q", "layers.2", "missing"});
-  expect_names(error_with([](GateFolder& folder) {
-                 folder.config.erase("seerattn_q_head_pooling_type");
-                 folder.config["seerattn_gate_type"] = "Qavg_Kmaxminavg";
-               }),
-               {"decode gate", "prefill gate"});
+      {"attn_gate_weights.safetensors", "layers.0", "attngate_linear_q", "[2, 3, 16, 16]", "[2, 3, 16, 8]"}));
+  EXPECT_TRUE(test::names(with_key("num_attention_heads", 8), {"num_attention_heads", "6", "8"}));
+  EXPECT_TRUE(test::names(error_with([](GateFolder& folder) { folder.model.num_layers = 3; }),
+                          {"attngate_linear_q", "layers.2", "missing"}));
+  EXPECT_TRUE(test::names(error_with([](GateFolder& folder) {
+                            folder.config.erase("seerattn_q_head_pooling_type");
+                            folder.config["seerattn_gate_type"] = "Qavg_Kmaxminavg";
+                          }),
+                          {"decode gate", "prefill gate"}));
 
   GateFolder folder;
   folder.add_layers();
   const std::string path = folder.write();
-  expect_names(error_of([&] { load_gate(path, folder.model); }),
-               {"prefill gate", "decode gate", "--decode-gate"});
+  EXPECT_TRUE(test::names(test::error_of([&] { load_gate(path, folder.model); }),
+                          {"prefill gate", "decode gate", "--decode-gate"}));
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include "io/tensor_file.h"
 #include "model/gate_scorer.h"
 #include "support/compare.h"
+#include "support/errors.h"
 #include "support/golden.h"
 
 namespace seer {
@@ -57,15 +58,6 @@ Gate random_gate(const ModelConfig& model, GateConfig config) {
 
 void write_model_config(const fs::path& folder) {
   write_file_atomically((folder / "config.json").string(), R"({"model_type": "llama", "head_dim": 16})");
-}
-
-std::string error_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 // ---- folders ----
@@ -139,38 +131,38 @@ TEST(GateFolder, RefusesWhatDoesNotFit) {
     Json json = Json::parse(before);
     change(json);
     write_file_atomically(path, json.dump());
-    const std::string error = error_of([&] { load_gate(out.string(), model); });
+    const std::string error = test::error_of([&] { load_gate(out.string(), model); });
     write_file_atomically(path, before);
     return error;
   };
-  const auto expect_names = [](const std::string& error, std::initializer_list<std::string> words) {
-    for (const std::string& word : words)
-      EXPECT_NE(error.find(word), std::string::npos) << error << " lacks " << word;
-    EXPECT_EQ(error.find('\n'), std::string::npos);
-  };
-  expect_names(error_with([](Json& json) { json["seerattn_gate_type"] = "Qproj_Kmaxminavg"; }),
-               {"config.json", "seerattn_gate_type", "Qproj_Kmaxminavg"});
-  expect_names(error_with([](Json& json) { json["seerattn_gate_type"] = "Qavg_Kminmax"; }), {"Qavg_Kminmax"});
-  expect_names(error_with([](Json& json) { json.erase("seerattn_gate_type"); }),
-               {"seerattn_gate_type", "none"});
-  expect_names(error_with([](Json& json) { json["seerattn_gate_block_size"] = 128; }),
-               {"block_size", "64", "128"});
-  expect_names(error_with([](Json& json) { json["seerattn_gate_hidden_size"] = "wide"; }),
-               {"hidden_size", "string"});
-  expect_names(error_with([](Json& json) { json["seerattn_sparsity_method"] = "magic"; }), {"magic"});
-  expect_names(error_with([](Json& json) { json["num_hidden_layers"] = 7; }),
-               {"num_hidden_layers", "2", "7"});
+  EXPECT_TRUE(test::names(error_with([](Json& json) { json["seerattn_gate_type"] = "Qproj_Kmaxminavg"; }),
+                          {"config.json", "seerattn_gate_type", "Qproj_Kmaxminavg"}));
+  EXPECT_TRUE(test::names(error_with([](Json& json) { json["seerattn_gate_type"] = "Qavg_Kminmax"; }),
+                          {"Qavg_Kminmax"}));
+  EXPECT_TRUE(test::names(error_with([](Json& json) { json.erase("seerattn_gate_type"); }),
+                          {"seerattn_gate_type", "none"}));
+  EXPECT_TRUE(test::names(error_with([](Json& json) { json["seerattn_gate_block_size"] = 128; }),
+                          {"block_size", "64", "128"}));
+  EXPECT_TRUE(test::names(error_with([](Json& json) { json["seerattn_gate_hidden_size"] = "wide"; }),
+                          {"hidden_size", "string"}));
+  EXPECT_TRUE(
+      test::names(error_with([](Json& json) { json["seerattn_sparsity_method"] = "magic"; }), {"magic"}));
+  EXPECT_TRUE(test::names(error_with([](Json& json) { json["num_hidden_layers"] = 7; }),
+                          {"num_hidden_layers", "2", "7"}));
   // Another hidden size asks for tensors of another shape (and for a q linear).
-  expect_names(error_with([](Json& json) { json["seerattn_gate_hidden_size"] = 32; }),
-               {"mask_linear_k", "32"});
+  EXPECT_TRUE(test::names(error_with([](Json& json) { json["seerattn_gate_hidden_size"] = 32; }),
+                          {"mask_linear_k", "32"}));
 
   ModelConfig more_heads = model;
   more_heads.num_heads = 8;
-  expect_names(error_of([&] { load_gate(out.string(), more_heads); }), {"mask_linear_k", "8", "4"});
+  EXPECT_TRUE(
+      test::names(test::error_of([&] { load_gate(out.string(), more_heads); }), {"mask_linear_k", "8", "4"}));
   write_file_atomically((out / "calibration.json").string(), R"({"rule": "threshold", "lengths": []})");
-  expect_names(error_of([&] { load_gate(out.string(), model); }), {"calibration.json", "lengths"});
+  EXPECT_TRUE(
+      test::names(test::error_of([&] { load_gate(out.string(), model); }), {"calibration.json", "lengths"}));
   fs::remove(out / "attn_gate_weights.safetensors");
-  expect_names(error_of([&] { load_gate(out.string(), model); }), {"attn_gate_weights", "neither"});
+  EXPECT_TRUE(
+      test::names(test::error_of([&] { load_gate(out.string(), model); }), {"attn_gate_weights", "neither"}));
 }
 
 TEST(GateFolder, ReadsTheReferencesCheckpoint) {

@@ -74,6 +74,16 @@ TEST(Sampler, SeedsAndStreamsDecide) {
   EXPECT_NE(first_of(1, 0), first_of(1, 1));
 }
 
+TEST(Sampler, ExtremeTemperaturesStayInRange) {
+  const std::vector<float> logits{3, -90, 3.5f, 1};
+  for (const double uniform : {0.0, 0.3, 0.9}) {
+    EXPECT_EQ(draw_token(logits, {.uniform = uniform, .temperature = 1e-42f, .top_p = 0.9f}), 2);
+    // All weigh the same; the order stays.
+    EXPECT_EQ(draw_token(logits, {.uniform = uniform, .temperature = 1e35f, .top_p = 0.5f}),
+              uniform < 0.5 ? 2 : 0);
+  }
+}
+
 TEST(Sampler, RefusesOptionsAndNaN) {
   EXPECT_THROW(validate({.temperature = -1}), Error);
   EXPECT_THROW(validate({.top_p = 0}), Error);
@@ -82,6 +92,8 @@ TEST(Sampler, RefusesOptionsAndNaN) {
   EXPECT_THROW(validate({.repetition_penalty = 0}), Error);
   std::vector<float> logits{0, NAN};
   EXPECT_THROW(Sampler({}, 0).sample(logits, {}), Error);
+  std::vector<float> infinite{0, INFINITY};
+  EXPECT_THROW(Sampler({.temperature = 1}, 0).sample(infinite, {}), Error);
 }
 
 TEST(StopScanner, HoldsBackWhatMayBecomeAStop) {
@@ -139,6 +151,18 @@ TEST_F(GenerateTest, BatchAndStreamAgreeWithSinglePrompts) {
     EXPECT_EQ(batch.generations[i].tokens.size(), 24u);
     EXPECT_EQ(batch.generations[i].reason, FinishReason::kLength);
   }
+}
+
+TEST_F(GenerateTest, DrawnTokensDoNotDependOnWhoDraws) {
+  const std::vector<std::vector<std::int32_t>> prompts{tokenizer.encode("def fibonacci(n):\n")};
+  // Both draw a token every step; min_new_tokens has it drawn from logits outside the model.
+  GenerateOptions options{.sampling = {.temperature = 0.8f, .top_k = 40, .top_p = 0.95f, .seed = 3},
+                          .max_new_tokens = 20,
+                          .ignore_eos = true};
+  const auto inside = generate(model, tokenizer, prompts, options, nullptr).generations[0].tokens;
+  options.min_new_tokens = 20;
+  options.end_tokens = {static_cast<std::int32_t>(config.vocab_size)};  // none
+  EXPECT_EQ(inside, generate(model, tokenizer, prompts, options, nullptr).generations[0].tokens);
 }
 
 TEST_F(GenerateTest, StopStringsCutTheText) {

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "core/check.h"
+#include "support/errors.h"
 
 namespace seer {
 namespace {
@@ -48,12 +49,8 @@ TEST(NamedShape, HeadsAndPositions) {
 }
 
 TEST(NamedShape, ListsTheNamesForAnother) {
-  try {
-    named_shape("llama-70b");
-    ADD_FAILURE() << "no error";
-  } catch (const Error& error) {
-    EXPECT_STREQ(error.what(), "shape: expected llama-3.1-8b, qwen2.5-7b, qwen3-8b, found \"llama-70b\"");
-  }
+  EXPECT_EQ(test::error_of([] { named_shape("llama-70b"); }),
+            "shape: expected llama-3.1-8b, qwen2.5-7b, qwen3-8b, found \"llama-70b\"");
 }
 
 }  // namespace
