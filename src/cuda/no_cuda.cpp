@@ -1,6 +1,7 @@
 // The CUDA backend's place in a build without CUDA.
 #include "core/check.h"
 #include "cuda/attention.h"
+#include "cuda/decode_gate.h"
 #include "cuda/gate.h"
 #include "cuda/gate_train.h"
 #include "cuda/pooled_target.h"
@@ -65,6 +66,16 @@ void gate_project(const GateProjectParams&, Stream) {
 
 void gate_select(const GateSelectParams&, Stream) {
   fail("gate_select: this program was built without CUDA");
+}
+
+void decode_gate_keys(const DecodeGateKeysParams&, Stream) {
+  fail("decode_gate_keys: this program was built without CUDA");
+}
+
+std::size_t decode_gate_workspace(const DecodeGateParams&) { return 0; }
+
+void decode_gate(const DecodeGateParams&, Stream) {
+  fail("decode_gate: this program was built without CUDA");
 }
 
 void select_blocks(const SelectBlocksParams&, Stream) {

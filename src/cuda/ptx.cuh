@@ -53,6 +53,18 @@ __device__ __forceinline__ void mbarrier_wait(std::uint32_t barrier, std::uint32
   }
 }
 
+// ---- kernels that follow each other ----
+
+/// Lets the next kernel start, if it was launched so, once every CTA of this one has said so or ended.
+__device__ __forceinline__ void start_next_kernel() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+
+/// Waits until the kernels before this one have ended and their writes can be seen.
+__device__ __forceinline__ void wait_for_kernels_before() {
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+
 // ---- named barriers ----
 
 __device__ __forceinline__ void named_barrier_sync(int barrier, int threads) {
