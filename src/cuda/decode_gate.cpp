@@ -38,11 +38,11 @@ void check_gate(const DecodeGateLayerParams& gate) {
 
 std::int64_t padded(std::int64_t bytes) { return (bytes + 255) / 256 * 256; }
 
-std::int64_t lists(const DecodeGateParams& p) {
+std::int64_t lists(const DecodeGateTokenParams& p) {
   return static_cast<std::int64_t>(p.batch) * p.gate.num_kv_heads;
 }
 
-std::int64_t query_bytes(const DecodeGateParams& p) {
+std::int64_t query_bytes(const DecodeGateTokenParams& p) {
   return 4 * lists(p) * query_slices(p.gate) * p.gate.dim;
 }
 
@@ -67,12 +67,12 @@ void decode_gate_keys(const DecodeGateKeysParams& p, Stream stream) {
   if (p.num_blocks > 0) launch_decode_gate_keys(p, static_cast<CUstream_st*>(stream));
 }
 
-std::size_t decode_gate_workspace(const DecodeGateParams& p) {
+std::size_t decode_gate_workspace(const DecodeGateTokenParams& p) {
   return static_cast<std::size_t>(padded(4 * lists(p)) + padded(query_bytes(p)) +
                                   256 * lists(p) * p.mask_words);
 }
 
-void decode_gate(const DecodeGateParams& p, Stream stream) {
+void decode_gate(const DecodeGateTokenParams& p, Stream stream) {
   check_gate(p.gate);
   SEER_CHECK(p.batch >= 0 && p.batch < 65536, "decode_gate: batch must be 0 to 65535, got {}", p.batch);
   if (p.batch == 0) return;

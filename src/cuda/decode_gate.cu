@@ -154,7 +154,7 @@ __device__ __forceinline__ void compress(const DecodeGateLayerParams& p, int kv_
 
 /// Keeps the token's key; compresses the block that it fills.
 template <class T, int kHeadDim>
-__device__ __forceinline__ void take_key(const DecodeGateParams& p, int kv_head, int b,
+__device__ __forceinline__ void take_key(const DecodeGateTokenParams& p, int kv_head, int b,
                                          Scratch<kHeadDim>& shared) {
   const DecodeGateLayerParams& gate = p.gate;
   const DecodeGateSequence sequence = p.sequences[b];
@@ -176,7 +176,7 @@ __device__ __forceinline__ void take_key(const DecodeGateParams& p, int kv_head,
 /// grid [1 + slices or 1, num_kv_heads, batch]: the first CTA takes the key in, the others multiply the
 /// query.
 template <class T, int kHeadDim>
-__global__ void __launch_bounds__(kThreads) token_kernel(DecodeGateParams p, float* query) {
+__global__ void __launch_bounds__(kThreads) token_kernel(DecodeGateTokenParams p, float* query) {
   __shared__ Scratch<kHeadDim> shared;
   ptx::start_next_kernel();
   const DecodeGateLayerParams& gate = p.gate;
@@ -263,7 +263,7 @@ void launch_decode_gate_keys(const DecodeGateKeysParams& p, CUstream_st* stream)
   check(cudaGetLastError(), "decode_gate");
 }
 
-void launch_decode_gate_token(const DecodeGateParams& p, const DecodeGateScratch& scratch,
+void launch_decode_gate_token(const DecodeGateTokenParams& p, const DecodeGateScratch& scratch,
                               CUstream_st* stream) {
   const dim3 grid(p.mask != nullptr ? 1 + query_slices(p.gate) : 1, p.gate.num_kv_heads, p.batch);
   dispatch(p.gate, [&](auto type, auto dim) {

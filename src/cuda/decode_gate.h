@@ -61,7 +61,7 @@ struct DecodeGateKeysParams {
 void decode_gate_keys(const DecodeGateKeysParams& params, Stream stream);
 
 /// One token of each sequence of a batch.
-struct DecodeGateParams {
+struct DecodeGateTokenParams {
   DecodeGateLayerParams gate;
   int layer = 0;
   int batch = 0;
@@ -85,10 +85,10 @@ struct DecodeGateParams {
 };
 
 /// Bytes of workspace for these parameters (gate's shape, batch and mask_words count).
-std::size_t decode_gate_workspace(const DecodeGateParams& params);
+std::size_t decode_gate_workspace(const DecodeGateTokenParams& params);
 
 /// Takes the tokens' keys in, compresses the blocks that they fill, and chooses each token's blocks. Does not
 /// depend on the lengths that the host knows: a captured call stays right from step to step.
-void decode_gate(const DecodeGateParams& params, Stream stream);
+void decode_gate(const DecodeGateTokenParams& params, Stream stream);
 
 }  // namespace seer::cuda

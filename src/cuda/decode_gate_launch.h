@@ -27,10 +27,10 @@ struct DecodeGateScratch {
 
 void launch_decode_gate_keys(const DecodeGateKeysParams& params, CUstream_st* stream);
 /// Takes the keys in and, where a mask is wanted, multiplies the queries.
-void launch_decode_gate_token(const DecodeGateParams& params, const DecodeGateScratch& scratch,
+void launch_decode_gate_token(const DecodeGateTokenParams& params, const DecodeGateScratch& scratch,
                               CUstream_st* stream);
 /// Scores and selects in `parts` CTAs a sequence and KV head.
-void launch_decode_gate_select(const DecodeGateParams& params, const DecodeGateScratch& scratch, int parts,
-                               CUstream_st* stream);
+void launch_decode_gate_select(const DecodeGateTokenParams& params, const DecodeGateScratch& scratch,
+                               int parts, CUstream_st* stream);
 
 }  // namespace seer::cuda

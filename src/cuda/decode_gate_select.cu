@@ -188,7 +188,7 @@ struct KeyTile {
 /// kPieces: 16-byte pieces of a key of a lane, 4 for a gate size up to 128, 8 up to 256. kMine: blocks of a
 /// thread in the selection. grid [parts, num_kv_heads, batch].
 template <int kPieces, int kMine>
-__global__ void __launch_bounds__(kThreads) select_kernel(DecodeGateParams p, SelectArguments arg) {
+__global__ void __launch_bounds__(kThreads) select_kernel(DecodeGateTokenParams p, SelectArguments arg) {
   using Tile = KeyTile<kPieces>;
   __shared__ __align__(16) SelectShared<kMine> shared;
   const DecodeGateLayerParams& gate = p.gate;
@@ -293,7 +293,7 @@ float rounded_down(double x) {
 
 }  // namespace
 
-void launch_decode_gate_select(const DecodeGateParams& p, const DecodeGateScratch& scratch, int parts,
+void launch_decode_gate_select(const DecodeGateTokenParams& p, const DecodeGateScratch& scratch, int parts,
                                CUstream_st* stream) {
   const std::int64_t budget = p.token_budget / kBlock;
   const SelectArguments arguments = {

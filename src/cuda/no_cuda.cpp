@@ -72,9 +72,9 @@ void decode_gate_keys(const DecodeGateKeysParams&, Stream) {
   fail("decode_gate_keys: this program was built without CUDA");
 }
 
-std::size_t decode_gate_workspace(const DecodeGateParams&) { return 0; }
+std::size_t decode_gate_workspace(const DecodeGateTokenParams&) { return 0; }
 
-void decode_gate(const DecodeGateParams&, Stream) {
+void decode_gate(const DecodeGateTokenParams&, Stream) {
   fail("decode_gate: this program was built without CUDA");
 }
 
