@@ -10,6 +10,7 @@
 #include "cuda/gate.h"
 #include "cuda/pooled_target.h"
 #include "cuda/select.h"
+#include "cuda_model/device_decode_gate.h"
 #include "cuda_model/device_gate.h"
 #include "cuda_model/prefill_scratch.h"
 
@@ -58,6 +59,7 @@ struct CudaTransformer::ChunkView {
   std::int64_t first = 0, tokens = 0, total = 0;
   const std::int32_t* lengths = nullptr;  // device: cu_seqlens_q [2], cu_seqlens_k [2]
   const DeviceRope* rope = nullptr;
+  DeviceDecodeState* decode_gate = nullptr;  // of a sequence that will be decoded sparsely
 
   std::int64_t first_row() const { return first / kBlockSize; }
   std::int64_t rows() const { return blocks_for(tokens); }
@@ -78,13 +80,12 @@ struct CudaTransformer::Selection {
 };
 
 /// Makes sure that the prompt will fit before any of it is computed.
-void CudaTransformer::plan_memory(std::int64_t tokens, std::int64_t chunk, std::int64_t gate_keys) {
+void CudaTransformer::plan_memory(std::int64_t tokens, std::int64_t chunk, std::int64_t gate_bytes) {
   const std::int64_t hidden = config_.hidden_size, inner = config_.intermediate_size;
   const std::int64_t per_token =
       6 * hidden + 2 * (2 * config_.q_size() + 2 * config_.kv_size() + 3 * inner) + 4 * config_.num_heads;
   const std::int64_t held = static_cast<std::int64_t>(prefill_->x.size()) / hidden;
-  const std::int64_t scratch = std::max<std::int64_t>(0, chunk - held) * per_token +
-                               2 * std::max<std::int64_t>(0, gate_keys - prefill_->gate_keys.size());
+  const std::int64_t scratch = std::max<std::int64_t>(0, chunk - held) * per_token + gate_bytes;
   const std::int64_t pages = std::max<std::int64_t>(0, blocks_for(tokens) - pages_->pages_at_hand());
   std::size_t free_bytes = 0, total_bytes = 0;
   cuda::check(cudaMemGetInfo(&free_bytes, &total_bytes), "prefill");
@@ -125,7 +126,16 @@ PrefillResult CudaTransformer::run_prefill(Sequence& sequence, const PrefillRequ
                                      : std::int64_t{config_.num_layers} *
                                            selection.settings().gate->num_k_heads(config_) *
                                            blocks_for(total) * selection.gate_config().gate_hidden_size;
-  plan_memory(total, chunk_tokens, gate_keys);
+  DeviceDecodeState* const decode_gate = decode_state_of(sequence);
+  const bool is_rescaled = config_.rope.type == RopeType::kDynamic && total > config_.max_position_embeddings;
+  SEER_CHECK(
+      decode_gate == nullptr || !is_rescaled,
+      "--device cuda: decoding past the trained {} tokens with dynamic RoPE scaling runs on the CPU only",
+      config_.max_position_embeddings);
+  plan_memory(total, chunk_tokens,
+              2 * std::max<std::int64_t>(0, gate_keys - s.gate_keys.size()) +
+                  (decode_gate == nullptr ? 0 : decode_gate->bytes_to_begin(total, max_context_)));
+  if (decode_gate != nullptr) decode_gate->begin(total, max_context_, stream);
   sequence.extend(total);
 
   upload(request.tokens, s.tokens, *stream_);
@@ -138,7 +148,7 @@ PrefillResult CudaTransformer::run_prefill(Sequence& sequence, const PrefillRequ
   }
   upload(lengths, s.lengths, *stream_);
   const DeviceRope* rope = &rope_;
-  if (config_.rope.type == RopeType::kDynamic && total > config_.max_position_embeddings) {
+  if (is_rescaled) {
     s.rope.fill(rope_for(total), 1, total, stream);
     rope = &s.rope;
   }
@@ -172,7 +182,8 @@ PrefillResult CudaTransformer::run_prefill(Sequence& sequence, const PrefillRequ
                           .tokens = std::min(chunk_tokens, total - first),
                           .total = total,
                           .lengths = s.lengths.data() + 4 * chunk_index,
-                          .rope = rope};
+                          .rope = rope,
+                          .decode_gate = decode_gate};
     prefill_chunk(request, selection, chunk);
     if (request.on_logits || request.nll != nullptr) score_chunk(request, chunk);
     if (request.on_progress) request.on_progress(first + chunk.tokens);
@@ -267,6 +278,10 @@ void CudaTransformer::prefill_layer(const PrefillRequest& request, Selection& se
                    .k_pooled = pooled(s.k_pooled, config_.num_kv_heads, k_pools)},
                   stream);
   timer_.mark(Stage::kRopePool);
+  if (chunk.decode_gate != nullptr) {
+    take_prompt_keys(*chunk.decode_gate, index, s.qkv.data() + q_size, chunk.first, chunk.tokens);
+    timer_.mark(Stage::kGate);
+  }
 
   const std::int64_t causal =
       config_.num_heads * (chunk.rows() * chunk.first_row() + chunk.rows() * (chunk.rows() + 1) / 2);

@@ -35,8 +35,6 @@ PrefillResult Transformer::prefill(Sequence& sequence, const PrefillRequest& req
              max_context_);
   SEER_CHECK(sequence.length() == 0, "prefill: expected an empty sequence, found one of {} tokens",
              sequence.length());
-  SEER_CHECK(device() == Device::kCpu || sequence.decode_selector() == nullptr,
-             "--device cuda: a decode gate runs on the CPU only; leave it out for dense decoding");
   for (const std::int32_t id : request.tokens)
     SEER_CHECK(id >= 0 && id < config_.vocab_size, "token id {} is outside the model's vocabulary of {}", id,
                config_.vocab_size);
@@ -67,6 +65,10 @@ void Transformer::decode_greedy(std::span<Sequence* const> sequences, std::span<
                                 std::int32_t* next) {
   extend_for_decode(sequences, tokens);
   if (!sequences.empty()) run_decode(sequences, tokens, nullptr, next);
+}
+
+DecodeDensity Transformer::decode_density(const Sequence& sequence) const {
+  return sequence.decode_selector() == nullptr ? DecodeDensity{} : sequence.decode_selector()->density();
 }
 
 }  // namespace seer
