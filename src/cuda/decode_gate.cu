@@ -31,7 +31,7 @@ template <int kHeadDim>
 struct Scratch {
   float pooled[kWarps][kPools][kHeadDim];  // by warp
   float x[kPools * kHeadDim];              // the product's input
-  float joint[8 * kThreads];               // [threads above each other][dim]
+  alignas(16) float joint[8 * kThreads];   // [threads above each other][dim]
   float y[kThreads];                       // the product
 };
 

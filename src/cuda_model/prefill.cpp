@@ -132,6 +132,7 @@ PrefillResult CudaTransformer::run_prefill(Sequence& sequence, const PrefillRequ
       decode_gate == nullptr || !is_rescaled,
       "--device cuda: decoding past the trained {} tokens with dynamic RoPE scaling runs on the CPU only",
       config_.max_position_embeddings);
+  if (decode_gate != nullptr) decode_gate_rope(decode_gate->gate().dim);  // takes its memory before the plan
   plan_memory(total, chunk_tokens,
               2 * std::max<std::int64_t>(0, gate_keys - s.gate_keys.size()) +
                   (decode_gate == nullptr ? 0 : decode_gate->bytes_to_begin(total, max_context_)));
