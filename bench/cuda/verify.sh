@@ -25,7 +25,7 @@ set -u
 . "$(dirname "$0")/phases.sh"
 
 declare -A programs=([seer]=apps/seer/seer [cuda_test]=tests/cuda/cuda_test)
-phases=tests=300,memcheck=600+initcheck=600+synccheck=600,prefill=300,masks=120,shapes=120,decode=60,gate=120,target=120,peers=600
+phases=tests=300,memcheck=600+initcheck=600+synccheck=600,prefill=300,masks=120,shapes=120,decode=120,gate=120,target=120,peers=600
 phases+=,same-bits=120
 declare -A flags=([masks]="" [mask-shape]="" [phases]=$phases)
 # Tests for compute-sanitizer: small, of every kind of case.
