@@ -1,23 +1,17 @@
 #include "cuda/decode_gate.h"
 
-#include <cuda_runtime.h>
-
 #include <algorithm>
 
 #include "core/check.h"
-#include "cuda/check.h"
 #include "cuda/decode_gate_launch.h"
+#include "cuda/gate_checks.h"
+#include "cuda/workspace.h"
 #include "ops/gate.h"
 
 namespace seer::cuda {
 namespace {
 
 constexpr int kMostParts = 16;
-
-void check_pointer(const char* what, const void* pointer) {
-  SEER_CHECK(pointer != nullptr && reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0,
-             "decode_gate: {} must be a 16-byte aligned device pointer, got {}", what, pointer);
-}
 
 void check_gate(const DecodeGateLayerParams& gate) {
   SEER_CHECK(gate.dtype == DType::kBF16 || gate.dtype == DType::kF16,
@@ -28,15 +22,12 @@ void check_gate(const DecodeGateLayerParams& gate) {
                  gate.num_heads % gate.num_kv_heads == 0,
              "decode_gate: num_heads must be a multiple of num_kv_heads, got {} and {}", gate.num_heads,
              gate.num_kv_heads);
-  SEER_CHECK(gate.dim > 0 && gate.dim <= 256 && gate.dim % 16 == 0,
-             "decode_gate: the hidden size must be a multiple of 16 up to 256, got {}", gate.dim);
+  check_hidden_size("decode_gate", gate.dim);
   SEER_CHECK(gate.k_pools > 0 && gate.k_pools <= (kPoolMax | kPoolMin | kPoolAvg),
              "decode_gate: k_pools must be a set of max, min and avg, got {}", gate.k_pools);
-  check_pointer("k_weight", gate.k_weight);
+  check_pointer("decode_gate", "k_weight", gate.k_weight);
   SEER_CHECK(gate.cos != nullptr && gate.sin != nullptr, "decode_gate: cos and sin must be given");
 }
-
-std::int64_t padded(std::int64_t bytes) { return (bytes + 255) / 256 * 256; }
 
 std::int64_t lists(const DecodeGateTokenParams& p) {
   return static_cast<std::int64_t>(p.batch) * p.gate.num_kv_heads;
@@ -46,20 +37,18 @@ std::int64_t query_bytes(const DecodeGateTokenParams& p) {
   return 4 * lists(p) * query_slices(p.gate) * p.gate.dim;
 }
 
-/// CTAs for each list of scores: two a multiprocessor for small batches.
+/// CTAs for each list of scores: up to two a multiprocessor.
 int score_parts(std::int64_t lists) {
-  int device = 0, processors = 0;
-  check(cudaGetDevice(&device), "decode_gate");
-  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "decode_gate");
-  return static_cast<int>(std::clamp<std::int64_t>(2 * processors / lists, 1, kMostParts));
+  return static_cast<int>(
+      std::clamp<std::int64_t>(2 * multiprocessors("decode_gate") / lists, 1, kMostParts));
 }
 
 }  // namespace
 
 void decode_gate_keys(const DecodeGateKeysParams& p, Stream stream) {
   check_gate(p.gate);
-  check_pointer("k", p.k);
-  check_pointer("keys", p.keys);
+  check_pointer("decode_gate", "k", p.k);
+  check_pointer("decode_gate", "keys", p.keys);
   SEER_CHECK(p.first_block >= 0 && p.num_blocks >= 0 && p.num_blocks < (std::int64_t{1} << 31) &&
                  p.first_block + p.num_blocks <= p.capacity,
              "decode_gate: the keys have room for {} blocks, got {} from {} on", p.capacity, p.num_blocks,
@@ -81,8 +70,8 @@ void decode_gate(const DecodeGateTokenParams& p, Stream stream) {
              "decode_gate: sequences, positions and qkv must be given");
   DecodeGateScratch scratch{};
   if (p.mask != nullptr) {
-    check_pointer("q_weight", p.gate.q_weight);
-    check_pointer("workspace", p.workspace);
+    check_pointer("decode_gate", "q_weight", p.gate.q_weight);
+    check_pointer("decode_gate", "workspace", p.workspace);
     SEER_CHECK(p.mask_words > 0 && p.mask_words * 64 <= kMaxSelectBlocks,
                "decode_gate: mask_words must be 1 to {}, got {}", kMaxSelectBlocks / 64, p.mask_words);
     SEER_CHECK(p.token_budget == 0 || p.token_budget >= 64,

@@ -13,6 +13,7 @@
 
 #include "cuda/decode_gate.cuh"
 #include "cuda/decode_gate_launch.h"
+#include "cuda/dispatch.cuh"
 #include "cuda/lanes.cuh"
 #include "cuda/ptx.cuh"
 
@@ -236,28 +237,11 @@ __global__ void __launch_bounds__(kThreads) keys_kernel(DecodeGateKeysParams p) 
       static_cast<Weight*>(p.keys) + (kv_head * p.capacity + block) * p.gate.dim, shared);
 }
 
-/// Calls run(T{}, integral_constant of the head dimension).
-template <class Run>
-void dispatch(const DecodeGateLayerParams& gate, const Run& run) {
-  const auto with_type = [&](auto type) {
-    if (gate.head_dim == 128) {
-      run(type, std::integral_constant<int, 128>{});
-    } else {
-      run(type, std::integral_constant<int, 64>{});
-    }
-  };
-  if (gate.dtype == DType::kBF16) {
-    with_type(__nv_bfloat16{});
-  } else {
-    with_type(__half{});
-  }
-}
-
 }  // namespace
 
 void launch_decode_gate_keys(const DecodeGateKeysParams& p, CUstream_st* stream) {
   const dim3 grid(static_cast<unsigned>(p.num_blocks), p.gate.num_kv_heads);
-  dispatch(p.gate, [&](auto type, auto dim) {
+  dispatch(p.gate.dtype, p.gate.head_dim, [&](auto type, auto dim) {
     keys_kernel<decltype(type), decltype(dim)::value><<<grid, kThreads, 0, stream>>>(p);
   });
   check(cudaGetLastError(), "decode_gate");
@@ -266,7 +250,7 @@ void launch_decode_gate_keys(const DecodeGateKeysParams& p, CUstream_st* stream)
 void launch_decode_gate_token(const DecodeGateTokenParams& p, const DecodeGateScratch& scratch,
                               CUstream_st* stream) {
   const dim3 grid(p.mask != nullptr ? 1 + query_slices(p.gate) : 1, p.gate.num_kv_heads, p.batch);
-  dispatch(p.gate, [&](auto type, auto dim) {
+  dispatch(p.gate.dtype, p.gate.head_dim, [&](auto type, auto dim) {
     launch_early(token_kernel<decltype(type), decltype(dim)::value>, grid, kThreads, stream, p,
                  scratch.query);
   });
