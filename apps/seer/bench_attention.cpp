@@ -49,7 +49,7 @@ void add_bench_attention(CLI::App& bench) {
           "--masks", flags->masks,
           "Selected blocks: random, or local (the first block and a band); on the GPU several of these, "
           "group_random, uneven, dense_head, saved:PATH and gate (a gate's own on random data, its time "
-          "included)")
+          "included); decode: random, and with gate a decode gate's as well")
       ->delimiter(',')
       ->capture_default_str();
   command.add_option("--repeats", flags->repeats,

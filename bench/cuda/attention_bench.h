@@ -25,8 +25,8 @@ double copy_bytes_per_second();
 struct AttentionBenchOptions {
   std::vector<std::int64_t> lengths;  // tokens
   std::vector<double> densities;      // 1: dense, which every length is timed at first anyway
-  std::vector<std::string> masks;     // prefill; see masks.h, and kGateMask
-  std::vector<int> batches;           // decode
+  std::vector<std::string> masks;  // prefill; see masks.h, and kGateMask, the only one that decode looks for
+  std::vector<int> batches;        // decode
   int heads = 32;
   int kv_heads = 8;
   int head_dim = 128;
@@ -40,7 +40,7 @@ struct AttentionBenchOptions {
   bool check = false;     // compare with float64
 };
 
-/// Prefill: top-k masks of a gate on random data, its time included.
+/// Top-k masks of a gate on random data, its time included; in decode a token budget's.
 inline constexpr const char* kGateMask = "gate";
 
 /// One timed case.
@@ -65,8 +65,9 @@ struct AttentionTiming {
   /// all rows' sums to 1, and what rounding may make of it.
   std::optional<double> max_error, rounding_error;
   std::optional<bool> same_bits;
-  /// Mask kGateMask: what pooling, the gate and the selection add to RoPE, timed without attention. ms is
-  /// then the time of all of them and attention, less RoPE alone.
+  /// Mask kGateMask, prefill: what pooling, the gate and the selection add to RoPE, timed without attention.
+  /// ms is then the time of all of them and attention, less RoPE alone. Decode: ms is the gate's and
+  /// attention's time, one layer after the other in a graph, gate_ms what the gate adds to that of attention.
   std::optional<double> gate_ms;
 };
 
@@ -78,7 +79,8 @@ using AttentionReport = std::function<void(const AttentionTiming&)>;
 /// rounding error and when repeated runs differ.
 void bench_attention_prefill(const AttentionBenchOptions& options, const AttentionReport& report);
 /// As above, for one query token a sequence over pages in random order; successive calls use different
-/// caches, so that none is found in L2.
+/// caches, so that none is found in L2. With kGateMask among the masks every density below 1 is also timed
+/// with a decode gate (kMaxSelectBlocks at most).
 void bench_attention_decode(const AttentionBenchOptions& options, const AttentionReport& report);
 /// Dense attention with its log-sum-exp, then with the pooled target out of the same pass, for every length.
 /// densities, masks, batches and same_bits are not used.

@@ -7,6 +7,7 @@
 #include "attention_bench.h"
 #include "core/check.h"
 #include "cuda/device_array.h"
+#include "decode_gate_pipeline.h"
 #include "device_fill.h"
 #include "measure.h"
 #include "ops/block_mask.h"
@@ -16,6 +17,7 @@ namespace {
 
 constexpr std::int64_t kCachesBytes = std::int64_t{1} << 29;  // several times L2
 constexpr std::int64_t kMostCaches = 8;
+constexpr int kGraphCalls = 16;
 
 /// Bitmask [lists, words] of `kept` blocks a list: the last one and others drawn uniformly.
 std::vector<std::uint64_t> draw_lists(std::int64_t lists, std::int64_t blocks, std::int64_t kept) {
@@ -73,93 +75,158 @@ void check_decode(const DecodeAttentionParams& p, std::int64_t length, const Dev
   check_output(r, 1, out, timing);
 }
 
-AttentionTiming time_decode(const AttentionBenchOptions& options, const DeviceRoof& roof, int batch,
-                            std::int64_t length, double density, double dense_ms) {
-  const int heads = options.heads;
-  const int kv_heads = options.kv_heads;
-  const std::int64_t dim = options.head_dim;
-  const std::int64_t blocks = blocks_for(length);
-  const std::int64_t kept =
-      density < 1 ? std::max<std::int64_t>(1, std::llround(density * static_cast<double>(blocks))) : blocks;
-  const std::int64_t page = 2 * kBlockSize * kv_heads * dim;
-  const std::int64_t bytes = batch * kept * page * 2;
-  const std::int64_t caches = std::clamp<std::int64_t>(kCachesBytes / bytes, 1, kMostCaches);
-  const std::int64_t pages = caches * batch * blocks;
-  DeviceArray<std::uint16_t> kv(pages * page);
-  DeviceArray<std::uint16_t> q(batch * heads * dim);
-  DeviceArray<std::uint16_t> out(q.size());
-  fill_normal(options.dtype, q.data(), q.size(), 1);
-  fill_normal(options.dtype, kv.data(), kv.size(), 2);
-  const DeviceArray<std::int32_t> page_table(shuffled_pages(pages));
-  const DeviceArray<std::int32_t> lengths(
-      std::vector<std::int32_t>(static_cast<std::size_t>(batch), static_cast<std::int32_t>(length)));
-  const DeviceArray<std::uint64_t> mask(
-      draw_lists(static_cast<std::int64_t>(batch) * kv_heads, blocks, kept));
-  DecodeAttentionParams p;
-  p.q = q.data();
-  p.out = out.data();
-  p.q_batch_stride = p.out_batch_stride = heads * dim;
-  p.q_head_stride = p.out_head_stride = dim;
-  p.kv = {.k = kv.data(),
-          .v = kv.data() + kBlockSize * dim,
-          .token_stride = dim,
-          .head_stride = 2 * kBlockSize * dim,
-          .page_table = page_table.data(),
-          .page_table_stride = blocks,
-          .page_stride = page,
-          .num_pages = pages};
-  p.dtype = options.dtype;
-  p.batch = batch;
-  p.num_heads = heads;
-  p.num_kv_heads = kv_heads;
-  p.head_dim = options.head_dim;
-  p.scale = 1.0f / std::sqrt(static_cast<float>(dim));
-  p.seqlens_k = lengths.data();
-  p.mask = density < 1 ? mask.data() : nullptr;
-  p.mask_words = mask_words_for(blocks);
-  p.splits = options.splits;
-  DeviceArray<std::uint8_t> workspace(static_cast<std::int64_t>(attention_decode_workspace(p)));
-  workspace.fill_bytes(0);
-  p.workspace = workspace.data();
-
-  AttentionTiming timing{.op = "decode", .length = length, .batch = batch};
-  timing.mask = density < 1 ? "random" : "dense";
-  timing.density = static_cast<double>(kept) / static_cast<double>(blocks);
-  if (options.check) {
-    out.fill_bytes(0xff);
-    attention_decode(p, nullptr);
-    check_decode(p, length, out, timing);
+/// One batch over several caches, as layers have them.
+class Problem {
+ public:
+  Problem(const AttentionBenchOptions& options, const DeviceRoof& roof, int batch, std::int64_t length,
+          double density, double dense_ms)
+      : options_(options),
+        roof_(roof),
+        dense_ms_(dense_ms),
+        length_(length),
+        blocks_(blocks_for(length)),
+        kept_(density < 1 ? std::max<std::int64_t>(1, std::llround(density * static_cast<double>(blocks_)))
+                          : blocks_),
+        page_(2 * kBlockSize * options.kv_heads * options.head_dim),
+        caches_(static_cast<int>(
+            std::clamp<std::int64_t>(kCachesBytes / (batch * kept_ * page_ * 2), 1, kMostCaches))),
+        kv_(caches_ * batch * blocks_ * page_),
+        q_(std::int64_t{batch} * options.heads * options.head_dim),
+        out_(q_.size()),
+        page_table_(shuffled_pages(caches_ * batch * blocks_)),
+        lengths_(
+            std::vector<std::int32_t>(static_cast<std::size_t>(batch), static_cast<std::int32_t>(length))) {
+    const std::int64_t dim = options.head_dim;
+    fill_normal(options.dtype, q_.data(), q_.size(), 1);
+    fill_normal(options.dtype, kv_.data(), kv_.size(), 2);
+    p_.q = q_.data();
+    p_.out = out_.data();
+    p_.q_batch_stride = p_.out_batch_stride = options.heads * dim;
+    p_.q_head_stride = p_.out_head_stride = dim;
+    p_.kv = {.k = kv_.data(),
+             .v = kv_.data() + kBlockSize * dim,
+             .token_stride = dim,
+             .head_stride = 2 * kBlockSize * dim,
+             .page_table = page_table_.data(),
+             .page_table_stride = blocks_,
+             .page_stride = page_,
+             .num_pages = page_table_.size()};
+    p_.dtype = options.dtype;
+    p_.batch = batch;
+    p_.num_heads = options.heads;
+    p_.num_kv_heads = options.kv_heads;
+    p_.head_dim = options.head_dim;
+    p_.scale = 1.0f / std::sqrt(static_cast<float>(dim));
+    p_.seqlens_k = lengths_.data();
+    p_.mask_words = mask_words_for(blocks_);
+    p_.splits = options.splits;
+    workspace_ = DeviceArray<std::uint8_t>(static_cast<std::int64_t>(attention_decode_workspace(p_)));
+    workspace_.fill_bytes(0);
+    p_.workspace = workspace_.data();
   }
-  std::int64_t call = 0;
-  time_runs(
-      options.repeats,
-      [&] {
-        p.kv.page_table = page_table.data() + call++ % caches * batch * blocks;
-        attention_decode(p, nullptr);
-      },
-      timing);
-  const auto selected = static_cast<double>(batch * kept);
-  rate(roof, 4.0 * heads * kBlockSize * static_cast<double>(dim) * selected, static_cast<double>(bytes),
-       dense_ms, timing);
-  return timing;
-}
+
+  /// Dense, or blocks drawn at random.
+  AttentionTiming time() {
+    const bool is_dense = kept_ == blocks_;
+    const DeviceArray<std::uint64_t> mask(
+        draw_lists(static_cast<std::int64_t>(p_.batch) * p_.num_kv_heads, blocks_, kept_));
+    p_.mask = is_dense ? nullptr : mask.data();
+    AttentionTiming timing = start(is_dense ? "dense" : "random");
+    timing.density = static_cast<double>(kept_) / static_cast<double>(blocks_);
+    int call = 0;
+    time_runs(
+        options_.repeats, [&] { attend(call++ % caches_, nullptr); }, timing);
+    finish(timing);
+    return timing;
+  }
+
+  /// The blocks that a decode gate chooses, its time included.
+  AttentionTiming time_gate() {
+    DecodeGatePipeline gate({.layers = caches_,
+                             .batch = p_.batch,
+                             .length = length_,
+                             .heads = p_.num_heads,
+                             .kv_heads = p_.num_kv_heads,
+                             .head_dim = p_.head_dim,
+                             .dtype = p_.dtype},
+                            kept_);
+    p_.mask = gate.mask();
+    const double density = gate.density();
+    AttentionTiming timing = start(kGateMask), attention;
+    timing.density = density;
+    // Enough calls that the graph's own start does not count.
+    const int calls = (kGraphCalls + caches_ - 1) / caches_ * caches_;
+    const auto time_calls = [&](bool with_gate, AttentionTiming& result) {
+      const Graph graph([&](Stream stream) {
+        for (int call = 0; call < calls; ++call) {
+          if (with_gate) gate.run(call % caches_, stream);
+          attend(call % caches_, stream);
+        }
+      });
+      time_runs(
+          options_.repeats, [&] { graph.launch(nullptr); }, result);
+      for (double* ms : {&result.ms, &result.ms_least, &result.ms_most}) *ms /= calls;
+    };
+    time_calls(false, attention);
+    time_calls(true, timing);
+    timing.gate_ms = timing.ms - attention.ms;
+    finish(timing);
+    return timing;
+  }
+
+ private:
+  void attend(int cache, Stream stream) {
+    p_.kv.page_table = page_table_.data() + cache * p_.batch * blocks_;
+    attention_decode(p_, stream);
+  }
+
+  AttentionTiming start(const std::string& mask) {
+    AttentionTiming timing{.op = "decode", .length = length_, .batch = p_.batch, .mask = mask};
+    if (options_.check) {
+      out_.fill_bytes(0xff);
+      attend(0, nullptr);
+      check_decode(p_, length_, out_, timing);
+    }
+    return timing;
+  }
+
+  void finish(AttentionTiming& timing) const {
+    const double selected = timing.density * static_cast<double>(p_.batch * blocks_);
+    rate(roof_, 4.0 * p_.num_heads * kBlockSize * p_.head_dim * selected,
+         selected * static_cast<double>(page_ * 2), dense_ms_, timing);
+  }
+
+  const AttentionBenchOptions& options_;
+  const DeviceRoof& roof_;
+  double dense_ms_;
+  std::int64_t length_, blocks_, kept_, page_;
+  int caches_;
+  DeviceArray<std::uint16_t> kv_, q_, out_;
+  DeviceArray<std::int32_t> page_table_, lengths_;
+  DeviceArray<std::uint8_t> workspace_;
+  DecodeAttentionParams p_;
+};
 
 }  // namespace
 
 void bench_attention_decode(const AttentionBenchOptions& options, const AttentionReport& report) {
   const DeviceRoof roof = device_roof();
+  const bool with_gate =
+      std::find(options.masks.begin(), options.masks.end(), kGateMask) != options.masks.end();
   for (const int batch : options.batches) {
     for (const std::int64_t length : options.lengths) {
-      double dense_ms = 0;
-      const auto time = [&](double density) {
-        const AttentionTiming timing = time_decode(options, roof, batch, length, density, dense_ms);
-        if (density == 1) dense_ms = timing.ms;
+      const auto finish = [&](const AttentionTiming& timing) {
         report(timing);
         require_right(timing);
       };
-      time(1);
-      for (const double density : options.densities)
-        if (density < 1) time(density);
+      const AttentionTiming dense = Problem(options, roof, batch, length, 1, 0).time();
+      finish(dense);
+      for (const double density : options.densities) {
+        if (density >= 1) continue;
+        Problem problem(options, roof, batch, length, density, dense.ms);
+        finish(problem.time());
+        if (with_gate) finish(problem.time_gate());
+      }
     }
   }
 }

@@ -8,6 +8,7 @@
 
 #include "cuda/device_array.h"
 #include "gate_pipeline.h"
+#include "measure.h"
 
 namespace seer::cuda {
 namespace {
@@ -55,18 +56,13 @@ std::array<double, 3> time_step(Clock& clock, int repeats, const std::function<v
   const auto once = [&] { step(clock.stream()); };
   clock.time(once);
   const int runs = std::clamp(static_cast<int>(kGraphMicroseconds / clock.time(once)), 1, kMostRuns);
-  cudaGraph_t graph{};
-  cudaGraphExec_t executable{};
-  check(cudaStreamBeginCapture(clock.stream(), cudaStreamCaptureModeThreadLocal), "graph");
-  for (int i = 0; i < runs; ++i) once();
-  check(cudaStreamEndCapture(clock.stream(), &graph), "graph");
-  check(cudaGraphInstantiate(&executable, graph, 0), "graph");
-  const auto launch = [&] { check(cudaGraphLaunch(executable, clock.stream()), "graph"); };
+  const Graph graph([&](Stream stream) {
+    for (int i = 0; i < runs; ++i) step(stream);
+  });
+  const auto launch = [&] { graph.launch(clock.stream()); };
   clock.time(launch);
   std::vector<double> times;
   for (int i = 0; i < (repeats > 0 ? repeats : 32); ++i) times.push_back(clock.time(launch) / runs);
-  check(cudaGraphExecDestroy(executable), "graph");
-  check(cudaGraphDestroy(graph), "graph");
   std::sort(times.begin(), times.end());
   return {times[times.size() / 2], times.front(), times.back()};
 }

@@ -15,13 +15,13 @@ namespace {
 constexpr int kLayers = 32;
 constexpr int kKeyPools = 3;
 
+}  // namespace
+
 std::vector<double> inverse_frequencies(int dim) {
   std::vector<double> frequencies;
   for (int pair = 0; pair < dim / 2; ++pair) frequencies.push_back(std::pow(500000.0, -2.0 * pair / dim));
   return frequencies;
 }
-
-}  // namespace
 
 GatePipeline::GatePipeline(const GateShape& s)
     : shape_(s),

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "cuda/attention.h"
 #include "cuda/device_array.h"
@@ -9,6 +10,9 @@
 #include "cuda/rope_pool.h"
 
 namespace seer::cuda {
+
+/// Of RoPE, [dim / 2].
+std::vector<double> inverse_frequencies(int dim);
 
 struct GateShape {
   std::int64_t length = 0;

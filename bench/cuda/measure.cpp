@@ -42,6 +42,24 @@ double copy_bytes_per_second() {
   return 2.0 * kBytes / (timing.ms_least * 1e-3);
 }
 
+Graph::Graph(const std::function<void(Stream)>& work) {
+  cudaStream_t stream{};
+  cudaGraph_t graph{};
+  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
+  check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "graph");
+  work(stream);
+  check(cudaStreamEndCapture(stream, &graph), "graph");
+  check(cudaGraphInstantiate(&executable_, graph, 0), "graph");
+  check(cudaGraphDestroy(graph), "graph");
+  check(cudaStreamDestroy(stream), "stream");
+}
+
+Graph::~Graph() { cudaGraphExecDestroy(executable_); }
+
+void Graph::launch(Stream stream) const {
+  check(cudaGraphLaunch(executable_, static_cast<cudaStream_t>(stream)), "graph");
+}
+
 void time_runs(int repeats, const std::function<void()>& run, AttentionTiming& timing) {
   cudaEvent_t begin{};
   cudaEvent_t end{};

@@ -8,7 +8,22 @@
 #include "cuda/attention.h"
 #include "cuda/device_array.h"
 
+struct CUgraphExec_st;
+
 namespace seer::cuda {
+
+/// What `work` launches on the stream that it is given, captured.
+class Graph {
+ public:
+  explicit Graph(const std::function<void(Stream)>& work);
+  ~Graph();
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+  void launch(Stream stream) const;
+
+ private:
+  CUgraphExec_st* executable_ = nullptr;
+};
 
 /// Times `run` with events: two runs to warm up, then `repeats`, or about 0.3 s of them if that is 0.
 void time_runs(int repeats, const std::function<void()>& run, AttentionTiming& timing);

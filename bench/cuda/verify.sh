@@ -11,7 +11,7 @@
 #
 #   tests                            every test of the kernels against float64
 #   memcheck, initcheck, synccheck   compute-sanitizer over tests of every kind (`prefill_cases`, ... below)
-#   prefill, masks, shapes, decode   seer bench attention, every case checked against float64
+#   prefill, masks, shapes, decode   seer bench attention, every case checked against float64; decode also with its gate
 #   gate                             seer bench gate, and sparse attention with the gate's time in it
 #   target                           pooled attention, and bench distill, whose losses are compared with the CPU's
 #   gates                            the same with masks saved from real gates, --masks FOLDER/*.mask
@@ -25,7 +25,7 @@ set -u
 . "$(dirname "$0")/phases.sh"
 
 declare -A programs=([seer]=apps/seer/seer [cuda_test]=tests/cuda/cuda_test)
-phases=tests=300,memcheck=600+initcheck=600+synccheck=600,prefill=300,masks=120,shapes=120,decode=60,gate=120,target=120,peers=600
+phases=tests=300,memcheck=600+initcheck=600+synccheck=600,prefill=300,masks=120,shapes=120,decode=120,gate=120,target=120,peers=600
 phases+=,same-bits=120
 declare -A flags=([masks]="" [mask-shape]="" [phases]=$phases)
 # Tests for compute-sanitizer: small, of every kind of case.
@@ -35,6 +35,7 @@ prefill_cases="dense_1 random_63 random_64 random_65 dense_129 dense_F16_d64 ran
   no_query_of_some offset_63_random offset_64_dense one_query_of_many_keys paged_random paged_f16_d64_gqa5_dense
   group_mask_2 group_mask_3"
 target_cases="gqa_4 gqa_5 tokens_1 tokens_63 tokens_64 tokens_65 offset_640 plain_F16_d64"
+decode_gate_cases="tokens_1 tokens_64 tokens_4097 group_7_d64 dim_96 dim_256 fp16"
 decode_cases="dense_1 random_65 dense_200 group_5 group_16 F16_d64 splits_1 splits_7 ragged ragged_dense nothing_selected"
 
 join_cases() {  # PREFIX CASE... -> a filter of exactly these
@@ -47,10 +48,12 @@ join_cases() {  # PREFIX CASE... -> a filter of exactly these
 {
   sanitized=$(join_cases Cases/Prefill.MatchesFloat64/ $prefill_cases)
   sanitized+=:$(join_cases Cases/Decode.MatchesFloat64/ $decode_cases)
+  sanitized+=:$(join_cases 'Cases/DecodeGateCase.*/' $decode_gate_cases)
   sanitized+=:$(join_cases 'Cases/PooledTarget.*/' $target_cases)
   sanitized+=':Cases/GateTrain.OneStepHasTheCpusGradient/two_matrices*'
   sanitized+=':RopeStore.*:RopeTable.*:Cases/RopePool.MatchesFloat64/heads_5_1:Gate.*:Select.*:Cases/GateSelectCase.*/chunk*'
   sanitized+=':CudaModel.ChunksGiveTheLossesOfOneShot:CudaModel.DecodingContinuesAPrefill:CudaModel.ObserversSee*'
+  sanitized+=':DecodeGate.*:CudaDecodeGate.ARaggedBatch*:CudaDecodeGate.RefusesMixesAndGaps'
 }
 
 bench() {  # NAME FLAG...
@@ -78,7 +81,7 @@ run_phase() {  # runs $phase under the command prefix $limited; 77: cannot run h
       bench shape_d64 "${llama[@]}" --head-dim 64 --lengths 8192,32768 --densities 0.5,0.1 &&
         bench shape_mha --heads 32 --kv-heads 32 --lengths 8192,32768 --densities 0.5,0.1 &&
         bench shape_fp16 "${llama[@]}" --dtype float16 --lengths 8192,32768 --densities 0.5,0.1 ;;
-    decode) bench decode "${llama[@]}" --op decode --lengths 8192,32768,131072 --densities 0.1 ;;
+    decode) bench decode "${llama[@]}" --op decode --lengths 8192,32768,131072 --densities 0.1 --masks gate ;;
     gate)
       "${limited[@]}" "${programs[seer]}" bench gate --device cuda --json "$out/gate.json" &&
         bench attention_gate "${llama[@]}" --lengths 8192,32768,131072 --densities 0.5,0.1 --masks gate ;;

@@ -89,7 +89,7 @@ def print_decode(records):
     print("| batch | tokens | density | ms | GB/s | cuDNN dense ms | cuDNN GB/s | share of cuDNN's GB/s |")
     print("|" + "---|" * 8)
     for r in records:
-        if r["op"] != "decode" or "peer" in r:
+        if r["op"] != "decode" or "peer" in r or "gate_ms" in r:
             continue
         dense = [x for x in records if x["op"] == "decode" and x.get("peer") == "cudnn"
                  and x["batch"] == r["batch"] and x["length"] == r["length"]]
@@ -97,6 +97,13 @@ def print_decode(records):
         print(f"| {r['batch']} | {r['length']} | {r['density']:.3f} | {r['ms']:.4f} | {r['gbps']:.0f} "
               f"| {text(peer and peer['ms'], '.4f')} | {text(peer and peer['gbps'], '.0f')} "
               f"| {text(peer and r['gbps'] / peer['gbps'], '.2f')} |")
+    gated = [r for r in records if r["op"] == "decode" and "gate_ms" in r]
+    if gated:
+        print("\n| batch | tokens | density | attention us | gate us |")
+        print("|" + "---|" * 5)
+    for r in gated:
+        print(f"| {r['batch']} | {r['length']} | {r['density']:.3f} | {1e3 * (r['ms'] - r['gate_ms']):.1f} "
+              f"| {1e3 * r['gate_ms']:.1f} |")
 
 
 def write_svg(path, rows, device):

@@ -14,6 +14,7 @@
 #include "cuda/pooled_target.h"
 #include "cuda/prefill.h"
 #include "cuda/tensor_map.h"
+#include "cuda/workspace.h"
 
 namespace seer::cuda {
 
@@ -73,14 +74,6 @@ DeviceInfo device_info() {
 }
 
 namespace {
-
-int multiprocessors(const char* what) {
-  int device = 0;
-  int processors = 0;
-  check(cudaGetDevice(&device), what);
-  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), what);
-  return processors;
-}
 
 template <class T, int kHeadDim>
 void launch(const PrefillMaps& maps, const PrefillArguments& arguments, bool shared, Stream stream) {
@@ -209,8 +202,6 @@ int decode_splits(const DecodeAttentionParams& p) {
   const std::int64_t ctas = processors * (lists >= 64 ? 8 : 1);
   return static_cast<int>(std::clamp<std::int64_t>(ctas / std::max<std::int64_t>(lists, 1), 1, kMaxSplits));
 }
-
-std::int64_t padded(std::int64_t bytes) { return (bytes + 255) / 256 * 256; }
 
 }  // namespace
 

@@ -1,25 +1,11 @@
 #include "cuda/gate.h"
 
 #include "core/check.h"
+#include "cuda/gate_checks.h"
 #include "cuda/gate_launch.h"
-#include "cuda/select_checks.h"
 #include "cuda/tensor_map.h"
 
 namespace seer::cuda {
-namespace {
-
-void check_pointer(const char* name, const char* what, const void* pointer) {
-  SEER_CHECK(pointer != nullptr && reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0,
-             "{}: {} must be a 16-byte aligned device pointer, got {}", name, what, pointer);
-}
-
-void check_hidden_size(const char* name, int dim) {
-  SEER_CHECK(dim > 0 && dim <= 256 && dim % 16 == 0,
-             "{}: the hidden size must be a multiple of 16 up to 256, got {}", name, dim);
-}
-
-}  // namespace
-
 void gate_project(const GateProjectParams& p, Stream stream) {
   check_hidden_size("gate_project", p.out_dim);
   SEER_CHECK(p.x_heads > 0 && p.heads > 0 && p.heads % p.x_heads == 0,

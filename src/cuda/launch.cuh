@@ -3,6 +3,8 @@
 
 #include <cuda_runtime.h>
 
+#include <type_traits>
+
 #include "cuda/check.h"
 
 namespace seer::cuda {
@@ -11,8 +13,9 @@ namespace seer::cuda {
 /// launch): each of its CTAs calls ptx::wait_for_previous_kernel() before it touches what others write.
 template <class... Parameters>
 void launch_early(const char* name, void (*kernel)(Parameters...), dim3 grid, int threads, int shared_bytes,
-                  cudaStream_t stream, const Parameters&... arguments) {
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes), name);
+                  cudaStream_t stream, const std::type_identity_t<Parameters>&... arguments) {
+  if (shared_bytes > 0)
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes), name);
   cudaLaunchAttribute early{};
   early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   early.val.programmaticStreamSerializationAllowed = 1;

@@ -1,6 +1,7 @@
 // The CUDA backend's place in a build without CUDA.
 #include "core/check.h"
 #include "cuda/attention.h"
+#include "cuda/decode_gate.h"
 #include "cuda/gate.h"
 #include "cuda/gate_train.h"
 #include "cuda/pooled_target.h"
@@ -66,6 +67,16 @@ void gate_select(const GateSelectParams&, Stream) {
 
 void sample(const float*, std::int64_t, std::int64_t, const TokenDraw*, std::int32_t*, Stream) {
   fail("sample: this program was built without CUDA");
+}
+
+void decode_gate_keys(const DecodeGateKeysParams&, Stream) {
+  fail("decode_gate_keys: this program was built without CUDA");
+}
+
+std::size_t decode_gate_workspace(const DecodeGateTokenParams&) { return 0; }
+
+void decode_gate(const DecodeGateTokenParams&, Stream) {
+  fail("decode_gate: this program was built without CUDA");
 }
 
 void select_blocks(const SelectBlocksParams&, Stream) {

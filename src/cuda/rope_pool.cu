@@ -12,6 +12,7 @@
 #include <cmath>
 
 #include "cuda/device_array.h"
+#include "cuda/dispatch.cuh"
 #include "cuda/gate_launch.h"
 #include "cuda/lanes.cuh"
 #include "cuda/ptx.cuh"
@@ -308,23 +309,6 @@ __global__ void rope_table_kernel(const double* inv_freq, int half, double atten
   sin[i] = static_cast<float>(s * attention_factor);
 }
 
-/// Calls run(T{}, integral_constant of the head dimension).
-template <class Params, class Run>
-void dispatch(const Params& p, const Run& run) {
-  const auto with_type = [&](auto type) {
-    if (p.head_dim == 128) {
-      run(type, std::integral_constant<int, 128>{});
-    } else {
-      run(type, std::integral_constant<int, 64>{});
-    }
-  };
-  if (p.dtype == DType::kBF16) {
-    with_type(__nv_bfloat16{});
-  } else {
-    with_type(__half{});
-  }
-}
-
 }  // namespace
 
 void launch_rope_table(const double* inv_freq, int dim, double attention_factor, std::int64_t first,
@@ -341,7 +325,7 @@ void launch_rope_pool(const RopePoolParams& p, CUstream_st* stream) {
   const dim3 grid((all_heads + kHeadsPerCta - 1) / kHeadsPerCta,
                   static_cast<unsigned>((p.num_tokens + kBlock - 1) / kBlock));
   const bool norm = p.q_norm != nullptr || p.k_norm != nullptr;
-  dispatch(p, [&](auto type, auto dim) {
+  dispatch(p.dtype, p.head_dim, [&](auto type, auto dim) {
     const auto kernel = norm ? rope_pool_kernel<decltype(type), decltype(dim)::value, true>
                              : rope_pool_kernel<decltype(type), decltype(dim)::value, false>;
     kernel<<<grid, kThreads, 0, stream>>>(p, kHeadsPerCta);
@@ -352,7 +336,7 @@ void launch_rope_pool(const RopePoolParams& p, CUstream_st* stream) {
 void launch_rope_store(const RopeStoreParams& p, CUstream_st* stream) {
   const int threads = (p.num_heads + 2 * p.num_kv_heads) * (p.head_dim / 16);
   const dim3 grid((threads + kThreads - 1) / kThreads, p.batch);
-  dispatch(p, [&](auto type, auto dim) {
+  dispatch(p.dtype, p.head_dim, [&](auto type, auto dim) {
     rope_store_kernel<decltype(type), decltype(dim)::value><<<grid, kThreads, 0, stream>>>(p);
   });
   check(cudaGetLastError(), "rope_store");

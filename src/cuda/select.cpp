@@ -1,8 +1,8 @@
 #include "cuda/select.h"
 
 #include "core/check.h"
+#include "cuda/gate_checks.h"
 #include "cuda/gate_launch.h"
-#include "cuda/select_checks.h"
 #include "ops/select_baseline.h"
 
 namespace seer::cuda {

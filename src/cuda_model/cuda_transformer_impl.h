@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "cuda/blas.h"
+#include "cuda/decode_gate.h"
 #include "cuda_model/cuda_transformer.h"
 #include "cuda_model/device_pages.h"
 #include "cuda_model/device_weights.h"
@@ -40,6 +41,9 @@ struct DeviceRope {
   cuda::DeviceArray<double> inv_freq_;
 };
 
+struct DeviceDecodeGate;
+class DeviceDecodeState;
+
 class CudaTransformer final : public Transformer {
  public:
   CudaTransformer(DeviceWeights weights, const ModelConfig& config, const Context& context,
@@ -48,6 +52,7 @@ class CudaTransformer final : public Transformer {
 
   Device device() const override { return Device::kCuda; }
   std::int64_t matrix_bytes() const override { return weights_.matrix_bytes(); }
+  DecodeDensity decode_density(const Sequence& sequence) const override;
 
  private:
   struct PrefillScratch;
@@ -78,8 +83,9 @@ class CudaTransformer final : public Transformer {
 
   // Throw Error when what comes will not fit, before any of it is computed.
   void plan_context() const;
+  /// decode_gate: of the sequence, or nullptr.
   void plan_prefill(const PrefillRequest& request, const Selection& selection,
-                    std::int64_t wanted_chunk) const;
+                    const DeviceDecodeState* decode_gate, std::int64_t wanted_chunk) const;
   void plan_decode(int batch) const;
   void prefill_chunk(const PrefillRequest& request, Selection& selection, const ChunkView& chunk);
   void prefill_layer(const PrefillRequest& request, Selection& selection, const ChunkView& chunk, int layer);
@@ -99,6 +105,18 @@ class CudaTransformer final : public Transformer {
   void upload_decode_state(std::span<Sequence* const> sequences, std::span<const std::int32_t> tokens);
   void upload_draws(std::span<const TokenDraw> draws, int batch);
   void launch_decode(int batch);
+
+  // The decode gate: decode_gate.cpp.
+  DeviceDecodeState* decode_state_of(const Sequence& sequence) const;
+  const DeviceRope& decode_gate_rope(int dim);
+  cuda::DecodeGateLayerParams decode_gate_layer(const DeviceDecodeGate& gate, int index);
+  void take_prompt_keys(DeviceDecodeState& state, int layer, const std::uint16_t* k, std::int64_t first,
+                        std::int64_t tokens);
+  void choose_decoding(std::span<Sequence* const> sequences);
+  cuda::DecodeGateTokenParams decode_gate_params(int batch);
+  void reserve_decode_gate();
+  void upload_decode_gate(std::span<Sequence* const> sequences);
+  const std::uint64_t* select_for_decode(int batch, int layer);
 
   DType dtype() const { return weights_.dtype; }
   float scale() const;

@@ -93,12 +93,17 @@ void CudaTransformer::launch_decode(int batch) {
   // Another batch size may have left other things where the counters are now.
   const std::size_t workspace = cuda::attention_decode_workspace(attention_params(config_, dtype(), batch));
   cuda::check(cudaMemsetAsync(d.workspace.data(), 0, workspace, stream), "decode");
+  if (d.gate != nullptr)
+    cuda::check(cudaMemsetAsync(d.gate_workspace.data(), 0,
+                                cuda::decode_gate_workspace(decode_gate_params(batch)), stream),
+                "decode");
   cuda::embedding(weights_.embedding.data(), dtype(), tokens, batch, hidden, d.x.data(), stream);
   for (int index = 0; index < config_.num_layers; ++index) {
     const DeviceLayer& layer = weights_.layers[static_cast<std::size_t>(index)];
     cuda::rms_norm(d.x.data(), layer.input_norm.data(), config_.rms_norm_eps, batch, hidden, d.normed.data(),
                    dtype(), stream);
     product(d.normed.data(), batch, layer.qkv.data(), qkv_size, hidden, d.qkv.data(), layer.qkv_bias.data());
+    const std::uint64_t* mask = select_for_decode(batch, index);
     cuda::rope_store({.qkv = d.qkv.data(),
                       .qkv_stride = qkv_size,
                       .q = d.qkv.data(),
@@ -126,6 +131,8 @@ void CudaTransformer::launch_decode(int batch) {
     attention.kv = pages_->keys_values(index, d.page_table.data(), pages);
     attention.scale = scale();
     attention.seqlens_k = tokens + 2 * batch;
+    attention.mask = mask;
+    attention.mask_words = (pages + 63) / 64;
     attention.workspace = d.workspace.data();
     cuda::attention_decode(attention, stream);
     product(d.attention.data(), batch, layer.o.data(), hidden, q_size, d.x.data(), layer.o_bias.data(),
@@ -149,9 +156,12 @@ void CudaTransformer::run_decode(std::span<Sequence* const> sequences, std::span
         "--device cuda: decoding past the trained {} tokens with dynamic RoPE scaling runs on the CPU "
         "only",
         config_.max_position_embeddings);
+  choose_decoding(sequences);
   reserve_decode(batch);
+  reserve_decode_gate();
   upload_decode_state(sequences, tokens);
   upload_draws(draws, batch);
+  upload_decode_gate(sequences);
   const auto found = d.graphs.find(batch);
   if (found == d.graphs.end()) {
     launch_decode(batch);

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "cuda_model/cuda_transformer_impl.h"
+#include "cuda_model/device_decode_gate.h"
 
 namespace seer {
 
@@ -52,6 +53,15 @@ struct CudaTransformer::DecodeState {
   DeviceFloats logits;
   cuda::DeviceArray<std::int32_t> next;
   cuda::DeviceArray<std::byte> workspace;
+
+  // Of the decode gate.
+  DecodeSparsity sparsity;
+  std::shared_ptr<const DeviceDecodeGate> gate;  // nullptr: dense
+  cuda::DeviceArray<cuda::DecodeGateSequence> gate_sequences;
+  PinnedArray<cuda::DecodeGateSequence> host_gate_sequences;
+  cuda::DeviceArray<std::uint64_t> mask;
+  cuda::DeviceArray<std::byte> gate_workspace;
+  std::map<int, DeviceRope> gate_ropes;  // by the gate's size, of every position of the context
 
   /// By number of sequences; nullptr: has run once without a graph, so that every kernel is loaded.
   std::map<int, cudaGraphExec_t> graphs;

@@ -7,6 +7,7 @@
 #include "core/check.h"
 #include "cuda/check.h"
 #include "cuda_model/decode_state.h"
+#include "cuda_model/device_decode_gate.h"
 #include "cuda_model/prefill_scratch.h"
 #include "cuda_model/prefill_state.h"
 
@@ -59,7 +60,7 @@ void CudaTransformer::plan_context() const {
 }
 
 void CudaTransformer::plan_prefill(const PrefillRequest& request, const Selection& selection,
-                                   std::int64_t wanted_chunk) const {
+                                   const DeviceDecodeState* decode_gate, std::int64_t wanted_chunk) const {
   const PrefillScratch& s = *prefill_;
   const ModelConfig& c = config_;
   const ObserverWants wants = request.observer != nullptr ? request.observer->wants() : ObserverWants{};
@@ -79,6 +80,7 @@ void CudaTransformer::plan_prefill(const PrefillRequest& request, const Selectio
     if (target) sum += growth(s.target, c.num_heads * blocks_for(chunk) * blocks);
     if (c.rope.type == RopeType::kDynamic && tokens > c.max_position_embeddings)
       sum += growth(s.rope.cos, tokens * c.head_dim / 2) + growth(s.rope.sin, tokens * c.head_dim / 2);
+    if (decode_gate != nullptr) sum += decode_gate->bytes_to_begin(tokens, max_context_);
     if (wants.probe) sum += growth(s.probe_out, chunk * c.q_size());
     return with_slack(sum);
   };

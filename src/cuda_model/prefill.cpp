@@ -10,6 +10,7 @@
 #include "cuda/gate.h"
 #include "cuda/pooled_target.h"
 #include "cuda/select.h"
+#include "cuda_model/device_decode_gate.h"
 #include "cuda_model/prefill_scratch.h"
 #include "cuda_model/prefill_state.h"
 #include "cuda_model/probe.h"
@@ -67,7 +68,15 @@ PrefillResult CudaTransformer::run_prefill(Sequence& sequence, const PrefillRequ
                                     : selection.by_density || wants.probe ? kOracleChunkTokens
                                                                           : kChunkTokens;
   const std::int64_t chunk_tokens = std::min(wanted_chunk, blocks_for(total) * kBlockSize);
-  plan_prefill(request, selection, wanted_chunk);
+  DeviceDecodeState* const decode_gate = decode_state_of(sequence);
+  const bool is_rescaled = config_.rope.type == RopeType::kDynamic && total > config_.max_position_embeddings;
+  SEER_CHECK(
+      decode_gate == nullptr || !is_rescaled,
+      "--device cuda: decoding past the trained {} tokens with dynamic RoPE scaling runs on the CPU only",
+      config_.max_position_embeddings);
+  if (decode_gate != nullptr) decode_gate_rope(decode_gate->gate().dim);  // takes its memory before the plan
+  plan_prefill(request, selection, decode_gate, wanted_chunk);
+  if (decode_gate != nullptr) decode_gate->begin(total, max_context_, stream);
   sequence.extend(total);
 
   upload(request.tokens, s.tokens, *stream_);
@@ -80,7 +89,7 @@ PrefillResult CudaTransformer::run_prefill(Sequence& sequence, const PrefillRequ
   }
   upload(lengths, s.lengths, *stream_);
   const DeviceRope* rope = &rope_;
-  if (config_.rope.type == RopeType::kDynamic && total > config_.max_position_embeddings) {
+  if (is_rescaled) {
     s.rope.fill(rope_for(total), 1, total, stream);
     rope = &s.rope;
   }
@@ -114,7 +123,8 @@ PrefillResult CudaTransformer::run_prefill(Sequence& sequence, const PrefillRequ
                           .tokens = std::min(chunk_tokens, total - first),
                           .total = total,
                           .lengths = s.lengths.data() + 4 * chunk_index,
-                          .rope = rope};
+                          .rope = rope,
+                          .decode_gate = decode_gate};
     prefill_chunk(request, selection, chunk);
     if (request.on_logits || request.nll != nullptr) score_chunk(request, chunk);
     if (request.on_progress) request.on_progress(first + chunk.tokens);
@@ -218,6 +228,10 @@ void CudaTransformer::prefill_layer(const PrefillRequest& request, Selection& se
            rotates_queries ? s.gate_rope.sin.data() + chunk.first_row() * config_.head_dim / 2 : nullptr},
       stream);
   timer_.mark(Stage::kRopePool);
+  if (chunk.decode_gate != nullptr) {
+    take_prompt_keys(*chunk.decode_gate, index, s.qkv.data() + q_size, chunk.first, chunk.tokens);
+    timer_.mark(Stage::kGate);
+  }
 
   const std::int64_t causal = config_.num_heads * causal_blocks_of(chunk.first_row(), chunk.rows());
   const bool sparse = select(selection, chunk, index);

@@ -31,6 +31,7 @@ struct CudaTransformer::ChunkView {
   std::int64_t first = 0, tokens = 0, total = 0;
   const std::int32_t* lengths = nullptr;  // device: cu_seqlens_q [2], cu_seqlens_k [2]
   const DeviceRope* rope = nullptr;
+  DeviceDecodeState* decode_gate = nullptr;  // of a sequence that will be decoded sparsely
 
   std::int64_t first_row() const { return first / kBlockSize; }
   std::int64_t rows() const { return blocks_for(tokens); }

@@ -1,6 +1,7 @@
 // The decode gates of a model (SeerAttention-R): configuration, weights, checkpoints.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,8 @@ struct DecodeGate {
   /// Layers before this one attend densely.
   int start_layer = 0;
   std::vector<DecodeGateLayer> layers;
+  /// What another device keeps for this gate (its weights there).
+  mutable std::shared_ptr<void> device_state;
 
   DecodeGateParams params(const ModelConfig& model, int layer) const;
 };

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "core/buffer.h"
@@ -23,6 +24,8 @@ struct DecodeSparsity {
   /// Blocks that fill up while decoding are rotated at the position of their last token, as the reference's
   /// inference has it, not of their first, as gates are trained.
   bool reference_rope = false;
+
+  bool operator==(const DecodeSparsity&) const = default;
 };
 
 /// Throws Error naming the option (as the program's flag) that is out of its range.
@@ -38,7 +41,8 @@ struct DecodeDensity {
 };
 
 /// The compressed keys of one sequence, which the prompt fills and which grow as blocks fill up in decoding,
-/// and the choice of blocks by them. A block's key has the same bits, whichever way its tokens came.
+/// and the choice of blocks by them. A block's key has the same bits, whichever way its tokens came. On a GPU
+/// all this is device_state, and the host's keys stay empty.
 class DecodeSelector {
  public:
   /// Throws Error where validate() does, and when the gate has other layers than the model.
@@ -57,7 +61,12 @@ class DecodeSelector {
                           const float* k_pre);
 
   const CompressedKeys& keys(int layer) const { return layers_[static_cast<std::size_t>(layer)].keys; }
+  const DecodeSparsity& options() const { return options_; }
+  /// Of decoding on the CPU; Transformer::decode_density() on either device.
   const DecodeDensity& density() const { return density_; }
+
+  /// What another device keeps for this sequence.
+  std::shared_ptr<void> device_state;
 
  private:
   struct Layer {

@@ -193,8 +193,7 @@ std::vector<Generation> GenerationBatch::finish(DecodeStats* stats) {
   if (stats != nullptr) *stats = done;
   std::vector<Generation> generations;
   for (const auto& stream : streams_) {
-    if (const DecodeSelector* selector = stream->sequence.decode_selector(); selector != nullptr)
-      stream->generation.decode = selector->density();
+    stream->generation.decode = model_.decode_density(stream->sequence);
     generations.push_back(std::move(stream->generation));
   }
   streams_.clear();

@@ -35,8 +35,6 @@ PrefillResult Transformer::prefill(Sequence& sequence, const PrefillRequest& req
              max_context_);
   SEER_CHECK(sequence.length() == 0, "prefill: expected an empty sequence, found one of {} tokens",
              sequence.length());
-  SEER_CHECK(device() == Device::kCpu || sequence.decode_selector() == nullptr,
-             "--device cuda: a decode gate runs on the CPU only; leave it out for dense decoding");
   SEER_CHECK(request.observer == nullptr || !request.observer->wants().probe || request.selector == nullptr,
              "prefill: selectors are probed in a dense prefill only");
   for (const std::int32_t id : request.tokens)
@@ -76,6 +74,10 @@ void Transformer::decode_drawn(std::span<Sequence* const> sequences, std::span<c
 void Transformer::decode_greedy(std::span<Sequence* const> sequences, std::span<const std::int32_t> tokens,
                                 std::int32_t* next) {
   decode_drawn(sequences, tokens, std::vector<TokenDraw>(sequences.size()), next);
+}
+
+DecodeDensity Transformer::decode_density(const Sequence& sequence) const {
+  return sequence.decode_selector() == nullptr ? DecodeDensity{} : sequence.decode_selector()->density();
 }
 
 }  // namespace seer

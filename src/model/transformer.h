@@ -12,6 +12,7 @@
 #include "core/context.h"
 #include "core/token_draw.h"
 #include "model/config.h"
+#include "model/decode_selector.h"
 #include "model/kv_cache.h"
 #include "model/selector.h"
 #include "model/weights.h"
@@ -134,12 +135,12 @@ class Transformer {
   Sequence new_sequence() const { return Sequence(pool_); }
 
   /// Runs a prompt into an empty sequence. Throws Error when it is longer than the context, when a token is
-  /// outside the vocabulary, when the observer wants the target or a probe of a sparse prefill, and when a
-  /// sequence on a GPU has a decode selector.
+  /// outside the vocabulary, and when the observer wants the target or a probe of a sparse prefill.
   PrefillResult prefill(Sequence& sequence, const PrefillRequest& request);
 
   /// One token more for each sequence, dense or by its decode selector; logits [sequences, vocab]. Throws
-  /// Error when a context is full.
+  /// Error when a context is full, and on a GPU when the sequences have decode selectors of different
+  /// options.
   void decode(std::span<Sequence* const> sequences, std::span<const std::int32_t> tokens, float* logits);
 
   /// The same; next[i] is what draws[i] draws from the logits, which stay on the device. Throws Error when a
@@ -149,6 +150,9 @@ class Transformer {
   /// The same; next[i] is the token of the largest logit (the first of equals).
   void decode_greedy(std::span<Sequence* const> sequences, std::span<const std::int32_t> tokens,
                      std::int32_t* next);
+
+  /// What decoding this sequence has read by its selector so far; nothing without one.
+  virtual DecodeDensity decode_density(const Sequence& sequence) const;
 
  protected:
   Transformer(const ModelConfig& config, const Context& context, const TransformerOptions& options,

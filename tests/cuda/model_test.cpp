@@ -6,60 +6,13 @@
 #include <map>
 
 #include "core/check.h"
-#include "cuda/attention.h"
 #include "model/sampler.h"
 #include "model_support.h"
-#include "support/golden.h"
-#include "support/inputs.h"
 
 namespace seer {
 namespace {
 
 using test::some_tokens;
-
-/// The mean of the losses is near, and so is each of them in the root of the mean square. (The largest single
-/// difference is not bounded: a block that ties with a cut may be kept on one device only.)
-void expect_near_overall(const std::vector<float>& actual, const std::vector<float>& expected,
-                         double mean_tolerance, double rms_tolerance) {
-  ASSERT_EQ(actual.size(), expected.size());
-  double difference = 0, sum = 0, squares = 0;
-  for (std::size_t i = 0; i < actual.size(); ++i) {
-    ASSERT_FALSE(std::isnan(actual[i])) << i;
-    const double d = static_cast<double>(actual[i]) - expected[i];
-    difference += d;
-    squares += d * d;
-    sum += expected[i];
-  }
-  EXPECT_LE(std::abs(difference / sum), mean_tolerance) << "mean";
-  EXPECT_LE(std::sqrt(squares / static_cast<double>(actual.size())), rms_tolerance) << "rms";
-}
-
-/// Losses of a model in 16 bits: the mean is near, and no single one is far off.
-void expect_near(const std::vector<float>& actual, const std::vector<float>& expected, double mean_tolerance,
-                 double largest_tolerance) {
-  ASSERT_EQ(actual.size(), expected.size());
-  double difference = 0, sum = 0, largest = 0;
-  for (std::size_t i = 0; i < actual.size(); ++i) {
-    difference += actual[i] - expected[i];
-    sum += expected[i];
-    largest = std::max(largest, std::abs(static_cast<double>(actual[i]) - expected[i]));
-    ASSERT_FALSE(std::isnan(actual[i])) << i;
-  }
-  EXPECT_LE(std::abs(difference / sum), mean_tolerance) << "mean";
-  EXPECT_LE(largest, largest_tolerance) << "largest";
-}
-
-class CudaModel : public ::testing::Test {
- protected:
-  void SetUp() override {
-    std::string reason;
-    if (!cuda::available(&reason)) GTEST_SKIP() << reason;
-    for (const auto& file : test::golden_files("tiny-*", "expected.safetensors"))
-      folders_.push_back(file.parent_path());
-    if (folders_.empty()) GTEST_SKIP() << "no golden tiny models";
-  }
-  std::vector<std::string> folders_;
-};
 
 TEST_F(CudaModel, LossesAreThoseOfTheCpu) {
   for (const std::string& folder : folders_) {

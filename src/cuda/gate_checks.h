@@ -1,4 +1,4 @@
-// Checks that the selecting functions share. Internal to src/cuda.
+// Checks that the functions of the gates and of selection share. Internal to src/cuda.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,16 @@
 #include "ops/select_params.h"
 
 namespace seer::cuda {
+
+inline void check_pointer(const char* name, const char* what, const void* pointer) {
+  SEER_CHECK(pointer != nullptr && reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0,
+             "{}: {} must be a 16-byte aligned device pointer, got {}", name, what, pointer);
+}
+
+inline void check_hidden_size(const char* name, int dim) {
+  SEER_CHECK(dim > 0 && dim <= 256 && dim % 16 == 0,
+             "{}: the hidden size must be a multiple of 16 up to 256, got {}", name, dim);
+}
 
 inline void check_rule(const char* name, const SelectParams& select) {
   SEER_CHECK(select.rule != SelectRule::kDense, "{}: a dense mask needs no selection", name);
