@@ -14,6 +14,7 @@
 
 #include "cuda/check.h"
 #include "cuda/decode.h"
+#include "cuda/launch.cuh"
 #include "cuda/ptx.cuh"
 
 namespace seer::cuda {
@@ -75,13 +76,15 @@ __global__ void __launch_bounds__(DecodeConfig<kHeadDim>::kThreads, 2)
     ptx::prefetch_tensor_map(&maps.v);
   }
 
+  ptx::wait_for_previous_kernel();
+
   const std::uint64_t* mask_row =
       arg.mask == nullptr
           ? nullptr
           : arg.mask + (static_cast<std::int64_t>(b) * arg.num_kv_heads + kv_head) * arg.mask_words;
   const auto read_words = [&](int chunk) {
     const int word = chunk * 32 + lane;
-    return mask_row != nullptr && word < arg.mask_words ? __ldg(mask_row + word) : ~std::uint64_t{0};
+    return mask_row != nullptr && word < arg.mask_words ? __ldcg(mask_row + word) : ~std::uint64_t{0};
   };
   std::uint64_t words = warp == Config::kWarps ? read_words(0) : 0;  // beside the length, not after it
   const int length = __ldg(arg.seqlens_k + b);
@@ -352,11 +355,9 @@ template <class T, int kHeadDim>
 void launch_decode(const DecodeMaps& maps, const DecodeArguments& arguments, CUstream_st* stream) {
   using Config = DecodeConfig<kHeadDim>;
   const auto kernel = decode_kernel<T, kHeadDim>;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, Config::kSharedBytes),
-        "attention_decode");
   const dim3 grid(arguments.splits, arguments.num_kv_heads, arguments.batch);
-  kernel<<<grid, Config::kThreads, Config::kSharedBytes, stream>>>(maps, arguments);
-  check(cudaGetLastError(), "attention_decode");
+  launch_early("attention_decode", kernel, grid, Config::kThreads, Config::kSharedBytes, stream, maps,
+               arguments);
 }
 
 }  // namespace seer::cuda

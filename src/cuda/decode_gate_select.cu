@@ -192,6 +192,7 @@ template <int kPieces, int kMine>
 __global__ void __launch_bounds__(kThreads) select_kernel(DecodeGateTokenParams p, SelectArguments arg) {
   using Tile = KeyTile<kPieces>;
   __shared__ __align__(16) SelectShared<kMine> shared;
+  ptx::let_next_kernel_start();
   const DecodeGateLayerParams& gate = p.gate;
   const int lane = threadIdx.x % 32;
   const int part = blockIdx.x, parts = gridDim.x, kv_head = blockIdx.y, b = blockIdx.z;

@@ -35,6 +35,9 @@ union RowScratch {
 template <int kDim, int kGroups>
 struct Shared {
   static constexpr int kStages = kGroups == 1 ? 4 : 5;
+  static constexpr int kThreads = 128 * (kGroups + 1);  // a warpgroup gives its registers to the others
+  static constexpr int kFetchRegisters = 40;
+  static constexpr int kSelectRegisters = kGroups == 1 ? 208 : 152;
   union {
     alignas(1024) std::uint8_t q[kGroups][kBlock * kDim * 2];  // until they are in registers
     RowScratch rows[kGroups * 4][kWarpRows];
@@ -402,8 +405,24 @@ struct Selection {
   }
 };
 
+enum class Pass { kRange, kHistogram, kSelect };
+
+/// All threads of the CTA, whose rows go together, for the keys pass once for all: the range, histograms as
+/// long as `run` finds more open in a row than the last pass takes, the last pass, and again if it found
+/// more.
+template <class Run>
+__device__ __forceinline__ void for_passes(const Run& run) {
+  Pass pass = Pass::kRange;
+#pragma unroll 1
+  for (;;) {
+    const bool more = __syncthreads_or(run(pass)) != 0;
+    if (pass == Pass::kSelect && !more) return;
+    pass = pass == Pass::kHistogram && !more ? Pass::kSelect : Pass::kHistogram;
+  }
+}
+
 template <int kDim, int kGroups, bool kCounts>
-__global__ void __launch_bounds__(128 * kGroups, kGroups == 1 ? 2 : 1)
+__global__ void __launch_bounds__(Shared<kDim, kGroups>::kThreads, kGroups == 1 ? 2 : 1)
     gate_cut_kernel(const __grid_constant__ GateSelectMaps maps, GateSelectParams p, Rule<kCounts> rule,
                     std::int64_t dense_from) {
   using Memory = Shared<kDim, kGroups>;
@@ -417,21 +436,31 @@ __global__ void __launch_bounds__(128 * kGroups, kGroups == 1 ? 2 : 1)
   __syncthreads();
   ptx::wait_for_previous_kernel();
 
-  RowTile<kDim, kStages> tile(maps, p, shared.keys, shared.q, cta, warp, lane);
+  if (warp >= 4 * kGroups) {
+    ptx::give_registers<Memory::kFetchRegisters>();
+    const bool fetches = threadIdx.x == 128 * kGroups;
+    KeyFetcher<kDim, kStages> fetcher{maps, shared.keys, cta.head / (p.heads / p.k_heads), cta.key_tiles};
+    if (fetches) fetcher.fetch_queries(shared.q, cta);
+    for_passes([&](Pass) {
+      if (fetches) fetcher.fetch_keys();
+      __syncwarp();
+      return false;
+    });
+    return;
+  }
+
+  ptx::take_registers<Memory::kSelectRegisters>();
+  RowTile<kDim, kStages> tile(shared.keys, shared.q, cta, warp, lane);
   const auto is_full = [&](int row) {
     return !tile.is_own(row) || row >= dense_from || (kCounts && rule.k > static_cast<std::uint32_t>(row));
   };
   Selection<kDim, kStages, kCounts> selection{tile, shared.rows[warp], rule, p, cta.head};
-  selection.find_range(is_full);
-  __syncthreads();  // all queries have left shared memory
-  // Histograms as long as a row has more open than the last pass takes. All of the CTA's rows go along, for
-  // the keys pass once for all.
-  bool more = true;
-  while (more) {
-    while (__syncthreads_or(selection.count_bins()) != 0) {
-    }
-    more = __syncthreads_or(selection.select()) != 0;
-  }
+  for_passes([&](Pass pass) {
+    if (pass == Pass::kHistogram) return selection.count_bins();
+    if (pass == Pass::kSelect) return selection.select();
+    selection.find_range(is_full);
+    return false;
+  });
   selection.finish();
 }
 
@@ -439,7 +468,7 @@ template <int kDim, int kGroups, bool kCounts>
 void launch(const GateSelectMaps& maps, const GateSelectParams& p, CUstream_st* stream) {
   const RowRule rule = row_rule(p.select);
   launch_early("gate_select", gate_cut_kernel<kDim, kGroups, kCounts>,
-               dim3(static_cast<unsigned>(ctas_for<kGroups>(p))), 128 * kGroups,
+               dim3(static_cast<unsigned>(ctas_for<kGroups>(p))), Shared<kDim, kGroups>::kThreads,
                static_cast<int>(sizeof(Shared<kDim, kGroups>)), stream, maps, p,
                Rule<kCounts>{rule.rule, static_cast<std::uint32_t>(rule.k), static_cast<float>(rule.value)},
                rule.dense_from);

@@ -65,48 +65,66 @@ __device__ __forceinline__ void init_barriers(KeyRing<kDim, kStages>& keys, int 
   ptx::fence_mbarrier_init();
 }
 
+/// The lane that drives the copy engine.
+template <int kDim, int kStages>
+struct KeyFetcher {
+  static constexpr int kTileBytes = kBlock * kDim * 2;
+  const GateSelectMaps& maps;
+  KeyRing<kDim, kStages>& keys;
+  const int k_head;
+  const int key_tiles;
+  Ring<kStages> ring{.parity = 1};
+
+  template <int kGroups>
+  __device__ __forceinline__ void fetch_queries(std::uint8_t (&q)[kGroups][kTileBytes],
+                                                const CtaRows<kGroups>& cta) const {
+    const std::uint32_t full = ptx::shared_address(&keys.q_full);
+    ptx::mbarrier_arrive_expect(full, kGroups * kTileBytes);
+    for (int g = 0; g < kGroups; ++g)
+      ptx::load_box_5d(ptx::shared_address(q[g]), &maps.q, full, 0, cta.tile_row + g * kBlock, 0, cta.head,
+                       0);
+  }
+
+  /// For one pass over the rows.
+  __device__ __forceinline__ void fetch_keys() {
+#pragma unroll 1
+    for (int t = 0; t < key_tiles; ++t) {
+      const std::uint32_t full = ptx::shared_address(&keys.full[ring.slot]);
+      ptx::mbarrier_wait(ptx::shared_address(&keys.empty[ring.slot]), ring.parity);
+      ptx::mbarrier_arrive_expect(full, kTileBytes);
+      ptx::load_box_5d(ptx::shared_address(keys.tile[ring.slot]), &maps.k, full, 0, t * kBlock, 0, k_head, 0);
+      ring.advance();
+    }
+  }
+};
+
 /// A warpgroup's 64 rows. A thread has part of two of them, `row(0)` and `row(1)`, as wgmma leaves it.
 template <int kDim, int kStages>
 struct RowTile {
-  static constexpr int kTileBytes = kBlock * kDim * 2;
-  const CUtensorMap& key_map;
   KeyRing<kDim, kStages>& keys;
-  const int k_head;
   const int warp;  // of the warpgroup
   const int lane;
-  const bool fetches;                             // the thread that drives the copy engine
-  const int first;                                // block row of the first row
-  const int own_rows;                             // 64 but at the end of the mask
-  const int key_tiles;                            // that pass through the ring
-  const int own_tiles;                            // up to the last row's diagonal
-  Ring<kStages> ring{}, empty_ring{.parity = 1};  // next slots to read and to fill
+  const int first;      // block row of the first row
+  const int own_rows;   // 64 but at the end of the mask
+  const int key_tiles;  // that pass through the ring
+  const int own_tiles;  // up to the last row's diagonal
+  Ring<kStages> ring{};
   std::uint32_t q[kDim / 16][4];
 
-  /// Starts the copy of the queries and waits for it.
+  /// Waits for the queries.
   template <int kGroups>
-  __device__ __forceinline__ RowTile(const GateSelectMaps& maps, const GateSelectParams& p,
-                                     KeyRing<kDim, kStages>& keys,
-                                     std::uint8_t (&queries)[kGroups][kTileBytes],
-                                     const CtaRows<kGroups>& cta, int cta_warp, int lane)
-      : key_map(maps.k),
-        keys(keys),
-        k_head(cta.head / (p.heads / p.k_heads)),
+  __device__ __forceinline__
+  RowTile(KeyRing<kDim, kStages>& keys,
+          const std::uint8_t (&queries)[kGroups][KeyFetcher<kDim, kStages>::kTileBytes],
+          const CtaRows<kGroups>& cta, int cta_warp, int lane)
+      : keys(keys),
         warp(cta_warp % 4),
         lane(lane),
-        fetches(cta_warp == 0 && lane == 0),
         first(cta.first_row + cta_warp / 4 * kBlock),
         own_rows(max(0, min(kBlock, cta.rows - cta_warp / 4 * kBlock))),
         key_tiles(cta.key_tiles),
         own_tiles(own_rows == 0 ? 0 : (first + own_rows - 1) / kBlock + 1) {
-    const std::uint32_t full = ptx::shared_address(&keys.q_full);
-    if (fetches) {
-      ptx::mbarrier_arrive_expect(full, kGroups * kTileBytes);
-      for (int g = 0; g < kGroups; ++g)
-        ptx::load_box_5d(ptx::shared_address(queries[g]), &maps.q, full, 0, cta.tile_row + g * kBlock, 0,
-                         cta.head, 0);
-    }
-    __syncwarp();
-    ptx::mbarrier_wait(full, 0);
+    ptx::mbarrier_wait(ptx::shared_address(&keys.q_full), 0);
     load_fragments(q, queries[cta_warp / 4], warp, lane);
   }
 
@@ -124,12 +142,9 @@ struct RowTile {
   /// Calls use(t, s) with the products of each tile of keys.
   template <class Use>
   __device__ __forceinline__ void for_tiles(const Use& use) {
-#pragma unroll 1
-    for (int t = 0; t < kStages - 1; ++t) fetch(t);
     float s[32];
 #pragma unroll 1
     for (int t = 0; t < key_tiles; ++t) {
-      fetch(t + kStages - 1);  // where the tile before was
       ptx::mbarrier_wait(ptx::shared_address(&keys.full[ring.slot]), ring.parity);
       const bool own = t < own_tiles;
       if (own) {
@@ -142,20 +157,6 @@ struct RowTile {
       ring.advance();
       if (own) use(t, s);
     }
-  }
-
- private:
-  __device__ __forceinline__ void fetch(int t) {
-    if (t >= key_tiles) return;
-    if (fetches) {
-      const std::uint32_t full = ptx::shared_address(&keys.full[empty_ring.slot]);
-      ptx::mbarrier_wait(ptx::shared_address(&keys.empty[empty_ring.slot]), empty_ring.parity);
-      ptx::mbarrier_arrive_expect(full, kTileBytes);
-      ptx::load_box_5d(ptx::shared_address(keys.tile[empty_ring.slot]), &key_map, full, 0, t * kBlock, 0,
-                       k_head, 0);
-    }
-    __syncwarp();
-    empty_ring.advance();
   }
 };
 

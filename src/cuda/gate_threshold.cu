@@ -17,7 +17,7 @@ struct Shared {
 };
 
 template <int kDim, int kGroups>
-__global__ void __launch_bounds__(128 * kGroups, 2)
+__global__ void __launch_bounds__(128 * kGroups + 32, 2)
     gate_threshold_kernel(const __grid_constant__ GateSelectMaps maps, GateSelectParams p, float threshold,
                           std::int64_t dense_from) {
   extern __shared__ __align__(1024) std::uint8_t memory[];
@@ -29,7 +29,16 @@ __global__ void __launch_bounds__(128 * kGroups, 2)
   __syncthreads();
   ptx::wait_for_previous_kernel();
 
-  RowTile<kDim, kStages> tile(maps, p, shared.keys, shared.q, cta, warp, lane);
+  if (warp == 4 * kGroups) {
+    if (lane != 0) return;
+    KeyFetcher<kDim, kStages> fetcher{maps, shared.keys, cta.head / (p.heads / p.k_heads), cta.key_tiles};
+    fetcher.fetch_queries(shared.q, cta);
+    fetcher.fetch_keys();
+    fetcher.fetch_keys();
+    return;
+  }
+
+  RowTile<kDim, kStages> tile(shared.keys, shared.q, cta, warp, lane);
   const float scale = product_scale<kDim>();
   RowStats stats;
   tile.for_tiles([&](int t, float(&s)[32]) {
@@ -60,7 +69,7 @@ template <int kDim, int kGroups>
 void launch(const GateSelectMaps& maps, const GateSelectParams& p, CUstream_st* stream) {
   const RowRule rule = row_rule(p.select);
   launch_early("gate_select", gate_threshold_kernel<kDim, kGroups>,
-               dim3(static_cast<unsigned>(ctas_for<kGroups>(p))), 128 * kGroups,
+               dim3(static_cast<unsigned>(ctas_for<kGroups>(p))), 128 * kGroups + 32,
                static_cast<int>(sizeof(Shared<kDim, kGroups>)), stream, maps, p,
                static_cast<float>(rule.value), rule.dense_from);
 }
