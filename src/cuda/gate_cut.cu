@@ -269,7 +269,7 @@ struct Selection {
         const auto seen = static_cast<float>((tile.first + 1) / kBlock * kBlock);
         const float mean = sum[r] / seen;
         const float deviation = sqrtf(fmaxf(squares[r] / seen - mean * mean, 0.0f));
-        const float share = (1.25f * static_cast<float>(rule.k) + 4) / static_cast<float>(tile.row(r) + 1);
+        const float share = (1.5f * static_cast<float>(rule.k) + 12) / static_cast<float>(tile.row(r) + 1);
         if (seen > 0 && share < 0.5f) low = row.integer(mean + deviation * normal_quantile(share));
       } else if (rule.rule == SelectRule::kResidual && row.step > 0) {
         // Only blocks whose share exceeds the value can be worth it.
