@@ -44,12 +44,16 @@ void gate_select(const GateSelectParams& p, Stream stream) {
   check_mask("gate_select", p.first_row, p.rows, p.mask, p.mask_words);
   check_row_length("gate_select", p.first_row + p.rows);
   if (p.rows == 0) return;
-  if (p.dim != 64 && p.dim != 128) return launch_gate_select(p, static_cast<CUstream_st*>(stream));
+  // gate_cut.cu has 64 rows a CTA: too few of them would leave multiprocessors without work.
+  constexpr std::int64_t kEnoughTiles = 132;
+  const bool cuts = p.select.rule != SelectRule::kThreshold;
+  const bool is_small = cuts && (p.rows + 63) / 64 * p.heads < kEnoughTiles;
+  if (is_small || (p.dim != 64 && p.dim != 128))
+    return launch_gate_select(p, static_cast<CUstream_st*>(stream));
   const GateSelectMaps maps = {.q = panel_map("gate_select's q", DType::kBF16, p.q, p.dim, p.rows,
                                               p.q_row_stride, p.heads, p.q_head_stride, 1, 0),
                                .k = panel_map("gate_select's k", DType::kBF16, p.k, p.dim,
                                               p.first_row + p.rows, p.dim, p.k_heads, p.k_head_stride, 1, 0)};
-  const bool cuts = p.select.rule != SelectRule::kThreshold;
   const auto launch = p.dim == 128 ? (cuts ? launch_gate_cut<128> : launch_gate_threshold<128>)
                                    : (cuts ? launch_gate_cut<64> : launch_gate_threshold<64>);
   launch(maps, p, static_cast<CUstream_st*>(stream));

@@ -53,9 +53,9 @@ struct GateSelectParams {
   std::uint64_t* selected_blocks = nullptr;  // the number of blocks kept is added; nullptr: not wanted
 };
 
-/// Throws Error on parameters outside the stated set and when CUDA reports an error. Rules other than
-/// kThreshold tell scores apart to 2^-23 of their row's range. Where dim is neither 64 nor 128, every rule
-/// does it in float32 up to 1024 blocks and in half precision above.
+/// Throws Error on parameters outside the stated set and when CUDA reports an error. kThreshold compares
+/// scores in float32 where dim is 64 or 128. Other rules, and other dims, tell scores apart to 2^-23 of their
+/// row's range or, for rows longer than 1024 blocks, in half precision at least.
 void gate_select(const GateSelectParams& params, Stream stream);
 
 }  // namespace seer::cuda

@@ -28,7 +28,7 @@ struct GateProjectMaps {
 template <int kDim>
 void launch_gate_project(const GateProjectMaps& maps, const GateProjectParams& params, CUstream_st* stream);
 
-/// Any hidden size.
+/// Any hidden size and rule; the best for few rows.
 void launch_gate_select(const GateSelectParams& params, CUstream_st* stream);
 /// Hidden sizes 64 and 128, by wgmma: kThreshold, and the rules with a cut.
 struct GateSelectMaps {

@@ -1,5 +1,5 @@
-// The gate's scores and the blocks they select, for any hidden size; gate_threshold.cu and gate_cut.cu have
-// the usual ones.
+// The gate's scores and the blocks they select, for any hidden size and for few rows; gate_threshold.cu and
+// gate_cut.cu have the other cases.
 //
 // A CTA takes 32 (or 16) block rows of one head. First each warp multiplies the rows, which it holds as
 // fragments, with key blocks that it reads straight from L2, and leaves the scores in shared memory; then a
@@ -22,12 +22,13 @@
 namespace seer::cuda {
 namespace {
 
-/// Score: type of the scores in shared memory. kTiles: tiles of 16 rows. kChunks: words of a row.
-template <class Score, int kTiles, int kChunks>
-struct Config {
+/// Score: type of the scores in shared memory. kTiles: tiles of 16 rows. kChunks: words of a row. kDim:
+/// channels, 0 for a number known at run time only.
+template <class Score, int kTiles, int kChunks, int kDim>
+struct GateSelect {
   // Short rows: small CTAs that fill each other's pauses. Long ones: one CTA's scores fill a multiprocessor.
   static constexpr int kThreads = kTiles == 2 ? 512 : 256;
-  static constexpr int kCtas = kChunks > 16 ? 1 : 2;  // a multiprocessor
+  static constexpr int kCtas = kChunks > 16 ? 1 : kDim == 128 ? 3 : 2;  // a multiprocessor
   static constexpr int kWarps = kThreads / 32;
   static constexpr int kRows = 16 * kTiles;
   static constexpr int kColumns = 8;  // key blocks of a product
@@ -39,6 +40,18 @@ struct Config {
   }
 };
 
+/// A lane's channels of one row: 16 bytes of every 64.
+template <int kDim>
+struct RowFragment {
+  uint4 part[kDim / 32];
+
+  __device__ __forceinline__ void load(const __nv_bfloat16* row, int lane) {
+#pragma unroll
+    for (int i = 0; i < kDim / 32; ++i)
+      part[i] = *reinterpret_cast<const uint4*>(row + (i * 4 + lane % 4) * 8);
+  }
+};
+
 __device__ __forceinline__ void store_scores(float* out, float a, float b) {
   *reinterpret_cast<float2*>(out) = {a, b};
 }
@@ -46,11 +59,11 @@ __device__ __forceinline__ void store_scores(__half* out, float a, float b) {
   *reinterpret_cast<std::uint32_t*>(out) = ptx::pack<__half>(a, b);
 }
 
-template <class Score, int kTiles, int kChunks>
-__global__ void __launch_bounds__(Config<Score, kTiles, kChunks>::kThreads,
-                                  Config<Score, kTiles, kChunks>::kCtas)
+template <class Score, int kTiles, int kChunks, int kDim>
+__global__ void __launch_bounds__(GateSelect<Score, kTiles, kChunks, kDim>::kThreads,
+                                  GateSelect<Score, kTiles, kChunks, kDim>::kCtas)
     gate_select_kernel(GateSelectParams p, RowRule rule, int pitch) {
-  using Config = Config<Score, kTiles, kChunks>;
+  using Config = GateSelect<Score, kTiles, kChunks, kDim>;
   extern __shared__ __align__(16) std::uint8_t memory[];
   __shared__ float scratch[Config::kWarps][32];
   Score* const scores = reinterpret_cast<Score*>(memory);  // [kRows, pitch]
@@ -82,22 +95,52 @@ __global__ void __launch_bounds__(Config<Score, kTiles, kChunks>::kThreads,
     }
   };
 
-  const auto load = [&](const __nv_bfloat16* row, int channel) {
-    return *reinterpret_cast<const std::uint32_t*>(row + channel + lane % 4 * 2);
-  };
-  for (int column = warp * Config::kColumns; column < columns; column += Config::kWarps * Config::kColumns) {
-    const __nv_bfloat16* const keys = key(column + group);
-    float sum[kTiles][4] = {};
-    for (int d = 0; d < p.dim; d += 16) {
+  if constexpr (kDim > 0) {
+    RowFragment<kDim> rows_low[kTiles], rows_high[kTiles];  // rows `group` and `group` + 8 of a tile
 #pragma unroll
-      for (int m = 0; m < kTiles; ++m) {
-        const __nv_bfloat16* const low = query(m * 16 + group);
-        const __nv_bfloat16* const high = query(m * 16 + 8 + group);
-        ptx::mma<__nv_bfloat16>(sum[m], {load(low, d), load(high, d), load(low, d + 8), load(high, d + 8)},
-                                load(keys, d), load(keys, d + 8));
-      }
+    for (int m = 0; m < kTiles; ++m) {
+      rows_low[m].load(query(m * 16 + group), lane);
+      rows_high[m].load(query(m * 16 + 8 + group), lane);
     }
-    store(column, sum);
+    constexpr int kStep = Config::kWarps * Config::kColumns;
+    RowFragment<kDim> next;
+    next.load(key(warp * Config::kColumns + group), lane);
+#pragma unroll 1
+    for (int column = warp * Config::kColumns; column < columns; column += kStep) {
+      const RowFragment<kDim> keys = next;
+      if (column + kStep < columns) next.load(key(column + kStep + group), lane);
+      float sum[kTiles][4] = {};
+#pragma unroll
+      for (int i = 0; i < kDim / 32; ++i) {
+#pragma unroll
+        for (int m = 0; m < kTiles; ++m) {
+          const uint4& low = rows_low[m].part[i];
+          const uint4& high = rows_high[m].part[i];
+          ptx::mma<__nv_bfloat16>(sum[m], {low.x, high.x, low.y, high.y}, keys.part[i].x, keys.part[i].y);
+          ptx::mma<__nv_bfloat16>(sum[m], {low.z, high.z, low.w, high.w}, keys.part[i].z, keys.part[i].w);
+        }
+      }
+      store(column, sum);
+    }
+  } else {
+    const auto load = [&](const __nv_bfloat16* row, int channel) {
+      return *reinterpret_cast<const std::uint32_t*>(row + channel + lane % 4 * 2);
+    };
+    for (int column = warp * Config::kColumns; column < columns;
+         column += Config::kWarps * Config::kColumns) {
+      const __nv_bfloat16* const keys = key(column + group);
+      float sum[kTiles][4] = {};
+      for (int d = 0; d < p.dim; d += 16) {
+#pragma unroll
+        for (int m = 0; m < kTiles; ++m) {
+          const __nv_bfloat16* const low = query(m * 16 + group);
+          const __nv_bfloat16* const high = query(m * 16 + 8 + group);
+          ptx::mma<__nv_bfloat16>(sum[m], {load(low, d), load(high, d), load(low, d + 8), load(high, d + 8)},
+                                  load(keys, d), load(keys, d + 8));
+        }
+      }
+      store(column, sum);
+    }
   }
   __syncthreads();
 
@@ -133,10 +176,10 @@ __global__ void __launch_bounds__(Config<Score, kTiles, kChunks>::kThreads,
     atomicAdd(reinterpret_cast<unsigned long long*>(p.selected_blocks), selected);
 }
 
-template <class Score, int kTiles, int kChunks>
-void launch(const GateSelectParams& p, CUstream_st* stream) {
-  using Config = Config<Score, kTiles, kChunks>;
-  const auto kernel = gate_select_kernel<Score, kTiles, kChunks>;
+template <class Score, int kTiles, int kChunks, int kDim>
+void launch_case(const GateSelectParams& p, CUstream_st* stream) {
+  using Config = GateSelect<Score, kTiles, kChunks, kDim>;
+  const auto kernel = gate_select_kernel<Score, kTiles, kChunks, kDim>;
   const std::int64_t blocks = p.first_row + p.rows;
   const int bytes = Config::shared_bytes(blocks);
   const std::int64_t tiles = (p.rows + Config::kRows - 1) / Config::kRows;
@@ -144,16 +187,21 @@ void launch(const GateSelectParams& p, CUstream_st* stream) {
                stream, p, row_rule(p.select), Config::pitch(blocks));
 }
 
+/// More rows a CTA read the keys less often; longer rows leave room for fewer, and for half precision only.
+template <int kDim>
+void launch(const GateSelectParams& p, CUstream_st* stream) {
+  const std::int64_t blocks = p.first_row + p.rows;
+  const auto run = blocks <= 512    ? launch_case<float, 1, 16, kDim>
+                   : blocks <= 1024 ? launch_case<float, 2, 32, kDim>
+                   : blocks <= 2048 ? launch_case<__half, 2, 64, kDim>
+                                    : launch_case<__half, 1, 128, kDim>;
+  run(p, stream);
+}
+
 }  // namespace
 
-/// More rows a CTA read the keys less often; longer rows leave room for fewer, and for half precision only.
 void launch_gate_select(const GateSelectParams& p, CUstream_st* stream) {
-  const std::int64_t blocks = p.first_row + p.rows;
-  const auto run = blocks <= 512    ? launch<float, 1, 16>
-                   : blocks <= 1024 ? launch<float, 2, 32>
-                   : blocks <= 2048 ? launch<__half, 2, 64>
-                                    : launch<__half, 1, 128>;
-  run(p, stream);
+  (p.dim == 128 ? launch<128> : p.dim == 64 ? launch<64> : launch<0>)(p, stream);
 }
 
 }  // namespace seer::cuda

@@ -118,15 +118,27 @@ struct Selection {
 void PrintTo(const Selection& s, std::ostream* stream) { *stream << s.name; }
 
 std::vector<Selection> selections() {
-  return {{"one_block", 0, 1, 4, 4, 128},        {"blocks_63", 0, 63, 4, 1, 128},
-          {"blocks_64", 0, 64, 5, 1, 64},        {"blocks_65", 0, 65, 7, 1, 128},
-          {"blocks_500", 0, 500, 4, 4, 128, 2},  {"dim_96", 0, 200, 4, 2, 96},
-          {"dim_16", 0, 70, 2, 2, 16},           {"dim_256", 0, 140, 2, 1, 256},
-          {"chunk", 463, 37, 4, 4, 128},         {"chunk_of_one", 500, 1, 7, 1, 64},
-          {"blocks_700", 0, 700, 2, 2, 128},     {"blocks_1100", 900, 200, 2, 2, 64},
-          {"blocks_2048", 0, 2048, 1, 1, 128},   {"chunk_2000", 1920, 100, 4, 1, 128},
-          {"chunk_2500", 2450, 50, 2, 1, 64},    {"blocks_4096", 4030, 66, 2, 2, 128},
-          {"many_heads", 100, 260, 96, 24, 128}, {"many_heads_d64", 0, 300, 90, 45, 64}};
+  return {{"one_block", 0, 1, 4, 4, 128},
+          {"blocks_63", 0, 63, 4, 1, 128},
+          {"blocks_64", 0, 64, 5, 1, 64},
+          {"blocks_65", 0, 65, 7, 1, 128},
+          {"blocks_500", 0, 500, 4, 4, 128, 2},
+          {"dim_96", 0, 200, 4, 2, 96},
+          {"dim_16", 0, 70, 2, 2, 16},
+          {"dim_256", 0, 140, 2, 1, 256},
+          {"chunk", 463, 37, 4, 4, 128},
+          {"chunk_of_one", 500, 1, 7, 1, 64},
+          {"blocks_700", 0, 700, 2, 2, 128},
+          {"blocks_1100", 900, 200, 2, 2, 64},
+          {"blocks_2048", 0, 2048, 1, 1, 128},
+          {"chunk_2000", 1920, 100, 4, 1, 128},
+          {"chunk_2500", 2450, 50, 2, 1, 64},
+          {"blocks_4096", 4030, 66, 2, 2, 128},
+          {"some_heads", 0, 200, 40, 8, 128},
+          {"some_heads_d64", 300, 190, 46, 46, 64},
+          {"some_long_rows", 1900, 148, 48, 8, 128},
+          {"many_heads", 100, 260, 96, 24, 128},
+          {"many_heads_d64", 0, 300, 90, 45, 64}};
 }
 
 class GateSelectCase : public ::testing::TestWithParam<Selection> {
@@ -275,39 +287,45 @@ TEST_F(Gate, KeepsTheLaterOfEqualBlocks) {
     }
     const Selection shape = {"", 0, kRows, 1, 1, kDim};
     const Scores scores = score(shape, q, k, 0);
-    const DeviceArray<std::uint16_t> device_q(to_storage(q, DType::kBF16)),
+    // Every head has the same queries; their number decides how the rows are shared out.
+    constexpr int kMostHeads = 60;
+    std::vector<float> all_q;
+    for (int head = 0; head < kMostHeads; ++head) all_q.insert(all_q.end(), q.begin(), q.end());
+    const DeviceArray<std::uint16_t> device_q(to_storage(all_q, DType::kBF16)),
         device_k(to_storage(k, DType::kBF16));
     for (const SelectParams& select : {SelectParams{SelectRule::kNzRatio, 0.3, false, kRows},
                                        SelectParams{SelectRule::kTopP, 0.7003, false, kRows},
                                        SelectParams{SelectRule::kResidual, 0.0007, false, kRows}}) {
-      DeviceArray<std::uint64_t> mask(kRows * kWords);
-      mask.fill_bytes(0xff);
-      gate_select({.q = device_q.data(),
-                   .q_head_stride = kRows * kDim,
-                   .q_row_stride = kDim,
-                   .k = device_k.data(),
-                   .k_head_stride = kRows * kDim,
-                   .heads = 1,
-                   .k_heads = 1,
-                   .dim = kDim,
-                   .rows = kRows,
-                   .select = select,
-                   .mask = mask.data(),
-                   .mask_words = kWords},
-                  nullptr);
-      const auto bits = mask.download();
-      std::vector<float> input = scores.probability;
-      if (select.rule == SelectRule::kNzRatio) input.assign(scores.score.begin(), scores.score.end());
-      BlockMask expected(1, 0, kRows);
-      seer::select_blocks(Context(), input.data(), kRows, select, expected);
-      for (std::int64_t i = 0; i < kRows; ++i) {
-        int different = 0;
-        for (std::int64_t j = 0; j < kRows; ++j)
-          different += ((bits[static_cast<std::size_t>(i * kWords + j / 64)] >> (j % 64) & 1) != 0) !=
-                       expected.test(0, i, j);
-        // A mass that reaches the value with one block more or less rounds either way.
-        EXPECT_LE(different, select.rule == SelectRule::kNzRatio ? 0 : 1)
-            << kind << ", rule " << static_cast<int>(select.rule) << ", row " << i;
+      for (const int heads : {1, 20, kMostHeads}) {
+        DeviceArray<std::uint64_t> mask(heads * kRows * kWords);
+        mask.fill_bytes(0xff);
+        gate_select({.q = device_q.data(),
+                     .q_head_stride = kRows * kDim,
+                     .q_row_stride = kDim,
+                     .k = device_k.data(),
+                     .k_head_stride = kRows * kDim,
+                     .heads = heads,
+                     .k_heads = 1,
+                     .dim = kDim,
+                     .rows = kRows,
+                     .select = select,
+                     .mask = mask.data(),
+                     .mask_words = kWords},
+                    nullptr);
+        const auto bits = mask.download();
+        std::vector<float> input = scores.probability;
+        if (select.rule == SelectRule::kNzRatio) input.assign(scores.score.begin(), scores.score.end());
+        BlockMask expected(1, 0, kRows);
+        seer::select_blocks(Context(), input.data(), kRows, select, expected);
+        for (std::int64_t i = 0; i < heads * kRows; ++i) {
+          int different = 0;
+          for (std::int64_t j = 0; j < kRows; ++j)
+            different += ((bits[static_cast<std::size_t>(i * kWords + j / 64)] >> (j % 64) & 1) != 0) !=
+                         expected.test(0, i % kRows, j);
+          // A mass that reaches the value with one block more or less rounds either way.
+          EXPECT_LE(different, select.rule == SelectRule::kNzRatio ? 0 : 1)
+              << kind << ", " << heads << " heads, rule " << static_cast<int>(select.rule) << ", row " << i;
+        }
       }
     }
   }
