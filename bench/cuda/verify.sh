@@ -33,7 +33,7 @@ prefill_cases="dense_1 random_63 random_64 random_65 dense_129 dense_F16_d64 ran
   gqa_1_random gqa_5_random gqa_7_dense gqa_16_random full_mask empty_mask diagonal_only first_block_only empty_rows
   sink_local disjoint_heads one_head_of_a_pair_empty one_dense_head batch batch_with_empty batch_with_empty_dense
   no_query_of_some offset_63_random offset_64_dense one_query_of_many_keys paged_random paged_f16_d64_gqa5_dense
-  group_mask_2 group_mask_3"
+  group_mask_2 group_mask_3 batch_odd_3 offset_63_odd_1"
 target_cases="gqa_4 gqa_5 tokens_1 tokens_63 tokens_64 tokens_65 offset_640 plain_F16_d64"
 decode_gate_cases="tokens_1 tokens_64 tokens_4097 group_7_d64 dim_96 dim_256 fp16"
 decode_cases="dense_1 random_65 dense_200 group_5 group_16 F16_d64 splits_1 splits_7 ragged ragged_dense nothing_selected"
@@ -80,6 +80,7 @@ run_phase() {  # runs $phase under the command prefix $limited; 77: cannot run h
     shapes)
       bench shape_d64 "${llama[@]}" --head-dim 64 --lengths 8192,32768 --densities 0.5,0.1 &&
         bench shape_mha --heads 32 --kv-heads 32 --lengths 8192,32768 --densities 0.5,0.1 &&
+        bench shape_gqa7 --heads 28 --kv-heads 4 --lengths 8192,32768 --densities 0.5,0.1 &&
         bench shape_fp16 "${llama[@]}" --dtype float16 --lengths 8192,32768 --densities 0.5,0.1 ;;
     decode) bench decode "${llama[@]}" --op decode --lengths 8192,32768,131072 --densities 0.1 --masks gate ;;
     gate)

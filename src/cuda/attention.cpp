@@ -148,12 +148,13 @@ void prefill(const PrefillAttentionParams& p, const PooledTargetOutput* target, 
       .target = target != nullptr ? target->target : nullptr,
       .target_scratch = target != nullptr ? static_cast<float*>(target->workspace) : nullptr,
       .target_stride = target != nullptr ? target->stride : 0};
-  const bool can_share = target != nullptr || ((p.mask == nullptr || p.mask_heads == p.num_kv_heads) &&
-                                               p.num_heads / p.num_kv_heads % 2 == 0);
+  const bool can_share =
+      p.mask == nullptr || (p.mask_heads == p.num_kv_heads && p.num_heads / p.num_kv_heads % 2 == 0);
   SEER_CHECK(
       can_share || p.sharing != TileSharing::kShared,
-      "attention_prefill: tiles can share keys only in KV groups of even size, without a mask or with one by "
-      "KV head");
+      "attention_prefill: tiles can share keys only without a mask or, in KV groups of even size, with "
+      "one by KV head; found groups of {} and mask_heads {}",
+      p.num_heads / p.num_kv_heads, p.mask_heads);
   const bool shared = can_share && p.sharing != TileSharing::kSeparate;
   if (p.dtype == DType::kBF16) {
     (p.head_dim == 128 ? launch<__nv_bfloat16, 128> : launch<__nv_bfloat16, 64>)(maps, arguments, shared,

@@ -50,7 +50,7 @@ struct KeysValues {
 enum class TileSharing : std::uint8_t {
   kAuto,  // shared where possible
   kSeparate,
-  kShared,  // for an even number of query heads a KV head, dense or with a mask by KV head
+  kShared,  // dense or, for an even number of query heads a KV head, with a mask by KV head
 };
 
 /// Causal attention of q against k and v. The queries of sequence b are the last ones of its keys: query i

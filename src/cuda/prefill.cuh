@@ -1,12 +1,12 @@
 // Causal block-sparse attention for prefill on sm_90a.
 //
 // One work item is a block of 64 query rows of kTiles heads that read one KV head by one list of key blocks
-// (with the pooled target and an odd group, some have a head in the row before: tile_of()).
+// (of an odd group, some have a head in the row before: tile_of()).
 // A CTA has one warp that fetches (walks the list, drives the copy engine) and kTiles warpgroups that
 // compute, one head each. K and V pass through two rings of 64-token tiles in shared memory, with a full and
 // an empty mbarrier a slot; the rings run on across items. With kTiles = 1 two CTAs share a multiprocessor;
 // with kTiles = 2 one CTA holds it and L2 is read half as often, which needs two heads with the same list
-// (dense attention, or a mask by KV head).
+// (dense attention, or an even group with a mask by KV head).
 //
 // A second warp plans ahead: it takes the next item, reads its mask row and counts its blocks.
 //
@@ -96,7 +96,8 @@ __device__ __forceinline__ std::uint64_t load_mask_words(const PrefillArguments&
   return bits;
 }
 
-/// The result of a tile without blocks, by one warp.
+/// The result of tiles without blocks, by one warp. Two are of one row: only a mask leaves none, and tiles
+/// share one only in even groups.
 template <int kHeadDim, int kTiles>
 __device__ __forceinline__ void store_empty(const PrefillArguments& arg, const PrefillItem& item, int lane) {
   for (int t = 0; t < kTiles; ++t) {
@@ -113,11 +114,11 @@ __device__ __forceinline__ void store_empty(const PrefillArguments& arg, const P
 
 /// The planning warp: takes items from the common counter, a sequence after the other, in the order of
 /// prefill_place().
-template <int kHeadDim, int kTiles, bool kTarget>
+template <int kHeadDim, int kTiles>
 __device__ __forceinline__ void plan_items(const PrefillArguments& arg,
                                            PrefillShared<kHeadDim, kTiles>& shared, int lane) {
   const int group = arg.num_heads / arg.num_kv_heads;
-  const int set_rows = kTarget ? pair_rows(group) : 1;
+  const int set_rows = kTiles == 2 ? pair_rows(group) : 1;
   const int row_sets = (arg.max_rows + set_rows - 1) / set_rows;
   const int head_sets = group * set_rows / kTiles;
   const int sequence_items = arg.num_kv_heads * row_sets * head_sets;
@@ -141,13 +142,13 @@ __device__ __forceinline__ void plan_items(const PrefillArguments& arg,
       PrefillPlace place =
           prefill_place(number - item.sequence * sequence_items, row_sets, head_sets, arg.num_kv_heads,
                         kTiles == 1 ? 1 : section_heads(keys, kHeadDim, arg.num_kv_heads));
-      if constexpr (kTarget) place = first_of_pair(place, group);
-      const int row = arg.max_rows - 1 - place.rank;  // below 0 in half of an odd group's last set
-      item.head = place.kv_head * group + place.head_set * (kTarget ? 1 : kTiles);
+      if constexpr (kTiles == 2) place = first_of_pair(place, group);
+      const int row = query_rows(item.end - item.begin, keys) - 1 - place.rank;
+      item.head = place.kv_head * group + place.head_set;
       const int q_offset = keys - (item.end - item.begin);
       item.last = q_offset / kBlock + row;
       item.first_token = item.begin + item.last * kBlock - q_offset;
-      if (item.end > item.begin && item.last * kBlock < keys && (!kTarget || row >= 0)) {
+      if (row >= 0) {
         int blocks = 0;
         bool diagonal = false;
         for (int chunk = item.last >> 11; chunk >= 0; --chunk) {
@@ -182,7 +183,7 @@ __device__ __forceinline__ void plan_items(const PrefillArguments& arg,
 }
 
 /// The fetching warp: for each planned item its q tiles and the selected blocks from the diagonal down.
-template <int kHeadDim, int kTiles, bool kTarget>
+template <int kHeadDim, int kTiles>
 struct PrefillFetcher {
   using Config = PrefillConfig<kHeadDim, kTiles>;
   using Shared = PrefillShared<kHeadDim, kTiles>;
@@ -223,7 +224,7 @@ struct PrefillFetcher {
       } else {
         ptx::mbarrier_arrive_expect(barrier, kTiles * Config::kTileBytes);
         for (int t = 0; t < kTiles; ++t) {
-          const PrefillItem tile = tile_of<kTarget>(item, t, arg.num_heads / arg.num_kv_heads);
+          const PrefillItem tile = tile_of(item, t, arg.num_heads / arg.num_kv_heads);
           ptx::load_box_5d(ptx::shared_address(shared.q[t]), &maps.q, barrier, 0, tile.first_token, 0,
                            tile.head, 0);
         }
@@ -405,7 +406,7 @@ struct PrefillComputer {
     ptx::pin(s);
     arrive(&shared.k_empty[k_slot]);
     int block = 0;  // of the list, with its scores at hand
-    if constexpr (kTarget) {
+    if constexpr (kTiles == 2) {
       // One or none. After an `if` the compiler would keep descriptors in vector registers for the main loop.
       for (; block < item.blocks - 1 - item.last; ++block) pass_over(s);
     }
@@ -455,9 +456,9 @@ struct PrefillComputer {
     return shared.item;
   }
 
-  /// The item as this tile has it. Without the target only the head differs, which store() sees to.
+  /// The item as this tile has it.
   __device__ __forceinline__ PrefillItem own(const PrefillItem& item) const {
-    if constexpr (kTarget) return tile_of<true>(item, tile, arg.num_heads / arg.num_kv_heads);
+    if constexpr (kTiles == 2) return tile_of(item, tile, arg.num_heads / arg.num_kv_heads);
     return item;
   }
 
@@ -493,7 +494,6 @@ struct PrefillComputer {
   /// Normalises and stores the tile's own rows; a quad of lanes exchanges columns so that each lane stores 16
   /// bytes.
   __device__ __forceinline__ void store(const PrefillItem& item) {
-    const int head = kTarget ? item.head : item.head + tile;
     [[maybe_unused]] float lse_log2[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
@@ -504,10 +504,10 @@ struct PrefillComputer {
       const int token = item.first_token + warp * 16 + r * 8 + lane / 4;
       const bool own = token >= item.begin && token < item.end;
       if (arg.lse != nullptr && own && lane % 4 == 0) {
-        arg.lse[head * arg.total_q + token] = row_max[r] * arg.scale + logf(sum);
+        arg.lse[item.head * arg.total_q + token] = row_max[r] * arg.scale + logf(sum);
       }
       if constexpr (kTarget) lse_log2[r] = own ? fmaf(row_max[r], scale_log2, log2f(sum)) : INFINITY;
-      T* row = static_cast<T*>(arg.out) + token * arg.out_token_stride + head * arg.out_head_stride;
+      T* row = static_cast<T*>(arg.out) + token * arg.out_token_stride + item.head * arg.out_head_stride;
 #pragma unroll
       for (int panel = 0; panel < kHeadDim / 32; ++panel) {
         std::uint32_t u[4];
@@ -561,9 +561,9 @@ __global__ void __launch_bounds__(PrefillConfig<kHeadDim, kTiles>::kThreads,
   if (warp < 4) {
     ptx::give_registers<Config::kFetchRegisters>();
     if (warp == 0) {
-      PrefillFetcher<kHeadDim, kTiles, kTarget>{maps, arg, shared, lane}.run();
+      PrefillFetcher<kHeadDim, kTiles>{maps, arg, shared, lane}.run();
     } else if (warp == 1) {
-      plan_items<kHeadDim, kTiles, kTarget>(arg, shared, lane);
+      plan_items<kHeadDim, kTiles>(arg, shared, lane);
     } else if constexpr (kTarget) {
       pool_target(arg, exchange, warp - 2, lane);
     }

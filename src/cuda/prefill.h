@@ -44,7 +44,7 @@ struct PrefillMaps {
 };
 
 /// Launches the kernel for the element type, head dimension and number of query tiles that share keys;
-/// kTarget, with shared tiles only, dense, groups of any size: makes the pooled target too.
+/// kTarget, with shared tiles only, dense: makes the pooled target too.
 template <class T, int kHeadDim, int kTiles, bool kTarget = false>
 void launch_prefill(const PrefillMaps& maps, const PrefillArguments& arguments, CUstream_st* stream);
 

@@ -20,22 +20,19 @@ struct PrefillItem {
 
 /// An item as its tile `tile` has it: `head` is the tile's own.
 ///
-/// With the pooled target (kTarget, dense) the second tile of the group's last head is the first head's in
+/// The second tile of the group's last head (groups of an odd number of heads, dense) is the first head's in
 /// the block row before: its diagonal comes one block later in the list, which stays the first tile's. Where
 /// there is no such row, no token is the tile's own.
-template <bool kTarget>
 constexpr PrefillItem tile_of(const PrefillItem& item, int tile, int group) {
   PrefillItem own = item;
   own.head += tile;
-  if constexpr (kTarget) {
-    if (tile == 1 && own.head % group == 0) {
-      own.head -= group;
-      if (own.first_token - own.begin < kBlock) {
-        own.end = own.begin;
-      } else {
-        own.first_token -= kBlock;
-        own.last -= 1;
-      }
+  if (tile == 1 && own.head % group == 0) {
+    own.head -= group;
+    if (own.first_token <= own.begin) {
+      own.end = own.begin;
+    } else {
+      own.first_token -= kBlock;
+      own.last -= 1;
     }
   }
   return own;

@@ -4,7 +4,14 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "cuda/prefill_item.h"
+
 namespace seer::cuda {
+
+/// Block rows that the queries of a sequence touch, the last tokens of its keys.
+constexpr int query_rows(int queries, int keys) {
+  return queries == 0 ? 0 : (keys - 1) / kBlock - (keys - queries) / kBlock + 1;
+}
 
 /// What a section's keys and values may take of L2: what one KV head takes at 32k tokens and head dimension
 /// 128, which was measured to be reused well.
@@ -17,8 +24,8 @@ constexpr int section_heads(int keys, int head_dim, int num_kv_heads) {
   return std::clamp(tokens / std::max(keys, 1), 1, num_kv_heads);
 }
 
-/// An item of one sequence: row block `rows - 1 - rank` of query heads head_set * tiles ... of a KV head's
-/// group.
+/// An item of one sequence: the block row that `rank` others come after, and query heads
+/// head_set * tiles ... of a KV head's group.
 struct PrefillPlace {
   int rank;
   int kv_head;
@@ -40,8 +47,8 @@ constexpr PrefillPlace prefill_place(int number, int rows, int head_sets, int nu
   return {rank, first_head + set / head_sets, set % head_sets};
 }
 
-/// With the pooled target, pairs of tiles are taken from the heads of so many block rows of a KV head, laid
-/// end to end: an odd group fills its pairs with two rows.
+/// Pairs of tiles are taken from the heads of so many block rows of a KV head, laid end to end: an odd group
+/// fills its pairs with two rows.
 constexpr int pair_rows(int group) { return 1 + group % 2; }
 
 /// The first tile of a pair, whose place counts pair_rows() rows as one and pairs as head sets: now the rank

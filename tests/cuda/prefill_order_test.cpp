@@ -46,36 +46,60 @@ TEST(PrefillOrder, EveryItemComesOnceAndLongRowsFirst) {
   }
 }
 
-// Both tiles of every pair as the kernel finds them, for one KV head.
+TEST(PrefillOrder, RowsThatQueriesTouch) {
+  EXPECT_EQ(query_rows(0, 0), 0);
+  EXPECT_EQ(query_rows(0, 65), 0);
+  EXPECT_EQ(query_rows(1, 1), 1);
+  EXPECT_EQ(query_rows(64, 64), 1);
+  EXPECT_EQ(query_rows(65, 65), 2);
+  EXPECT_EQ(query_rows(2, 65), 2);
+  EXPECT_EQ(query_rows(1, 65), 1);
+  EXPECT_EQ(query_rows(64, 65), 2);
+  EXPECT_EQ(query_rows(65, 65 + 63), 2);
+  EXPECT_EQ(query_rows(1, 0x7fffffff), 1);
+}
+
+// Both tiles of every pair as the kernel finds them, for one KV head of a sequence that may be shorter than
+// others.
 TEST(PrefillOrder, PairsOfAnyGroupHaveEveryTileOnce) {
-  constexpr int kOffset = 3;  // block rows of keys before the queries
+  constexpr int kBegin = 1000;  // queries of other sequences before
   for (const int group : {1, 2, 3, 4, 5, 7, 8}) {
-    for (const int rows : {1, 2, 3, 8, 17}) {
-      const int row_sets = (rows + pair_rows(group) - 1) / pair_rows(group);
-      const int pairs = group * pair_rows(group) / 2;
-      std::set<std::pair<int, int>> seen;
-      int ownerless = 0;
-      for (int i = 0; i < row_sets * pairs; ++i) {
-        const PrefillPlace place = first_of_pair(prefill_place(i, row_sets, pairs, 1, 1), group);
-        const int row = rows - 1 - place.rank;
-        if (row < 0) continue;
-        const PrefillItem item = {
-            .head = place.head_set, .first_token = row * kBlock, .end = rows * kBlock, .last = kOffset + row};
-        for (int t = 0; t < 2; ++t) {
-          const PrefillItem tile = tile_of<true>(item, t, group);
-          ASSERT_TRUE(tile.head >= 0 && tile.head < group);
-          if (tile.begin == tile.end) {
-            ++ownerless;
-            continue;
+    for (const int queries : {1, 2, 64, 65, 128, 500, 1088}) {
+      for (const int offset : {0, 1, 63, 64, 192, 200}) {
+        const int rows = query_rows(queries, offset + queries);
+        for (const int max_rows : {rows, rows + 1, rows + 2, rows + 7}) {
+          const int row_sets = (max_rows + pair_rows(group) - 1) / pair_rows(group);
+          const int pairs = group * pair_rows(group) / 2;
+          std::set<std::pair<int, int>> seen;
+          int ownerless = 0;
+          for (int i = 0; i < row_sets * pairs; ++i) {
+            const PrefillPlace place = first_of_pair(prefill_place(i, row_sets, pairs, 1, 1), group);
+            const int row = rows - 1 - place.rank;
+            if (row < 0) continue;
+            const int last = offset / kBlock + row;
+            const PrefillItem item = {.head = place.head_set,
+                                      .first_token = kBegin + last * kBlock - offset,
+                                      .begin = kBegin,
+                                      .end = kBegin + queries,
+                                      .last = last};
+            for (int t = 0; t < 2; ++t) {
+              const PrefillItem tile = tile_of(item, t, group);
+              ASSERT_TRUE(tile.head >= 0 && tile.head < group);
+              if (tile.begin == tile.end) {
+                ++ownerless;
+                continue;
+              }
+              // Its rows are those of its diagonal block, some of them its own.
+              ASSERT_EQ(tile.first_token - kBegin + offset, tile.last * kBlock);
+              ASSERT_TRUE(tile.first_token < tile.end && tile.first_token + kBlock > tile.begin);
+              ASSERT_TRUE(item.last - tile.last == 0 || (t == 1 && item.last - tile.last == 1));
+              ASSERT_TRUE(seen.emplace(tile.last, tile.head).second);
+            }
           }
-          const int row_of_tile = tile.first_token / kBlock;
-          ASSERT_EQ(tile.last, kOffset + row_of_tile);
-          ASSERT_TRUE(item.last - tile.last == 0 || (t == 1 && item.last - tile.last == 1));
-          ASSERT_TRUE(seen.emplace(row_of_tile, tile.head).second);
+          EXPECT_EQ(static_cast<int>(seen.size()), rows * group);
+          EXPECT_EQ(ownerless, rows * group % 2);
         }
       }
-      EXPECT_EQ(static_cast<int>(seen.size()), rows * group);
-      EXPECT_EQ(ownerless, rows * group % 2);
     }
   }
 }

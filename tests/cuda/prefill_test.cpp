@@ -75,7 +75,7 @@ std::vector<Case> cases() {
            .magnitude = 4.0f});
     }
   }
-  for (const int group : {1, 2, 4, 5, 7, 8, 16}) {
+  for (const int group : {1, 2, 3, 4, 5, 7, 8, 16}) {
     for (const bool dense : {true, false}) {
       add({.name = "gqa_" + std::to_string(group) + (dense ? "_dense" : "_random"),
            .seqlens_q = {450},
@@ -159,7 +159,45 @@ std::vector<Case> cases() {
          .selector = [](int h, auto r, auto c) { return (r + h) % 4 != 0 && hash(h, r, c) % 3 == 0; },
          .group_mask = true});
   }
+  // Odd groups' tiles share keys across two rows: sequences with fewer rows than the longest by an even and
+  // by an odd number, first rows that are not whole.
+  for (const int group : {1, 3, 5, 7}) {
+    const std::string suffix = "_odd_" + std::to_string(group);
+    add({.name = "batch" + suffix,
+         .seqlens_q = {0, 300, 64, 1, 65, 0, 129, 500, 0},
+         .num_heads = 3 * group,
+         .num_kv_heads = 3});
+    add({.name = "no_query_of_some" + suffix,
+         .seqlens_q = {0, 200, 0},
+         .seqlens_k = {500, 200, 64},
+         .num_heads = 2 * group});
+    for (const int offset : {1, 63, 64, 100, 640}) {
+      add({.name = "offset_" + std::to_string(offset) + suffix,
+           .seqlens_q = {200, 77, 1},
+           .seqlens_k = {200 + offset, 77 + 2 * offset, 1 + offset},
+           .num_heads = 2 * group});
+    }
+    for (const DType dtype : {DType::kBF16, DType::kF16}) {
+      for (const int dim : {64, 128}) {
+        add({.name = "paged" + suffix + "_" + std::string(name_of(dtype)) + "_d" + std::to_string(dim),
+             .seqlens_q = {517, 130},
+             .seqlens_k = {517, 1001},
+             .num_heads = 2 * group,
+             .head_dim = dim,
+             .dtype = dtype,
+             .paged = true});
+      }
+    }
+  }
+  // Several items a multiprocessor.
+  add({.name = "many_items_odd", .seqlens_q = {1000, 900}, .num_heads = 28, .num_kv_heads = 4});
   // More than 2048 key blocks: the mask row does not fit one pass of the fetching warp.
+  add({.name = "long_context_dense_odd",
+       .seqlens_q = {70},
+       .seqlens_k = {140000},
+       .num_heads = 1,
+       .num_kv_heads = 1,
+       .head_dim = 64});
   add({.name = "long_context",
        .seqlens_q = {70},
        .seqlens_k = {140000},
@@ -336,7 +374,7 @@ class Prefill : public ::testing::TestWithParam<Case> {
 };
 
 bool can_share(const Case& c) {
-  return (!c.selector || c.group_mask) && c.num_heads / c.num_kv_heads % 2 == 0;
+  return !c.selector || (c.group_mask && c.num_heads / c.num_kv_heads % 2 == 0);
 }
 
 TEST_P(Prefill, MatchesFloat64) {
@@ -406,12 +444,15 @@ TEST_F(PrefillAlone, RefusesWhatItDoesNotSupport) {
     p.mask_words = 1;
     p.mask_heads = 3;
   });
-  refused([](auto& p) {
-    p.mask_heads = p.num_heads;
-    p.mask = reinterpret_cast<const std::uint64_t*>(p.q);
-    p.mask_words = 1;
-    p.sharing = TileSharing::kShared;
-  });
+  for (const int kv_heads : {2, 4}) {  // groups of two with a mask by query head, groups of one
+    refused([kv_heads](auto& p) {
+      p.num_kv_heads = kv_heads;
+      p.mask_heads = p.num_heads;
+      p.mask = reinterpret_cast<const std::uint64_t*>(p.q);
+      p.mask_words = 1;
+      p.sharing = TileSharing::kShared;
+    });
+  }
 }
 
 }  // namespace
