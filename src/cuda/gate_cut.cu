@@ -220,7 +220,7 @@ struct Selection {
     const float scale = product_scale<kDim>();
     RowStats stats;
     float least[2] = {INFINITY, INFINITY}, sum[2] = {}, squares[2] = {};
-    tile.for_tiles([&](int t, float(&s)[32]) {
+    tile.template for_tiles<true>([&](int t, float(&s)[32]) {
       const bool crosses = tile.crosses(t);
       tile.hide(t, s);
 #pragma unroll
@@ -291,7 +291,7 @@ struct Selection {
     int shift[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) shift[r] = rows[r].shift();
-    tile.for_tiles([&](int t, float(&s)[32]) {
+    tile.template for_tiles<true>([&](int t, float(&s)[32]) {
       tile.hide(t, s);
 #pragma unroll
       for (int i = 0; i < 32; ++i) {
@@ -331,7 +331,7 @@ struct Selection {
       if (rows[r].width() == 1) tied_rows |= r == 0 ? 0x33333333 : 0xcccccccc;
     const bool some_tied = __any_sync(kAllLanes, tied_rows != 0);
     std::uint32_t skipped = lane % 2 == 0 ? rows[0].above : rows[1].above;  // of the writer's row
-    tile.for_tiles([&](int t, float(&s)[32]) {
+    tile.template for_tiles<true>([&](int t, float(&s)[32]) {
       tile.hide(t, s);
       std::uint32_t kept = 0, open = 0;  // bit i for s[i]
 #pragma unroll

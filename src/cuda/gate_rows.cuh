@@ -139,25 +139,65 @@ struct RowTile {
     if (crosses(t)) hide_later_keys(s, warp, lane, t * kBlock - first);
   }
 
-  /// Calls use(t, s) with the products of each tile of keys.
-  template <class Use>
+  /// Calls use(t, s) with the products of each tile of keys. With kPairs two tiles' products start together
+  /// and the second one's go on while the first one's are used, at the price of 32 registers and, where the
+  /// tiles are odd in number, of products that nobody uses (a start on condition would make the compiler
+  /// wait).
+  template <bool kPairs, class Use>
   __device__ __forceinline__ void for_tiles(const Use& use) {
     float s[32];
+    if constexpr (kPairs) {
+      float second[32];
 #pragma unroll 1
-    for (int t = 0; t < key_tiles; ++t) {
-      ptx::mbarrier_wait(ptx::shared_address(&keys.full[ring.slot]), ring.parity);
-      const bool own = t < own_tiles;
-      if (own) {
-        start_products<__nv_bfloat16>(s, q, keys.tile[ring.slot]);
-        ptx::wgmma_wait<0>();
-        ptx::pin(s);
+      for (int t = 0; t < own_tiles; t += 2) {
+        start(t, s);
+        start(t + 1, second);
+        finish<1>(t, s);
+        use(t, s);
+        finish<0>(t + 1, second);
+        if (t + 1 < own_tiles) use(t + 1, second);
       }
-      __syncwarp();
-      if (lane == 0) ptx::mbarrier_arrive(ptx::shared_address(&keys.empty[ring.slot]));
+    } else {
+#pragma unroll 1
+      for (int t = 0; t < own_tiles; ++t) {
+        start(t, s);
+        finish<0>(t, s);
+        use(t, s);
+      }
+    }
+#pragma unroll 1
+    for (int t = own_tiles; t < key_tiles; ++t) {
+      wait();
       ring.advance();
-      if (own) use(t, s);
+      give_back();
     }
   }
+
+ private:
+  __device__ __forceinline__ void wait() const {
+    ptx::mbarrier_wait(ptx::shared_address(&keys.full[ring.slot]), ring.parity);
+    __syncwarp();
+  }
+  /// Starts the products of tile t, or of whatever lies there where there is no such tile.
+  __device__ __forceinline__ void start(int t, float (&s)[32]) {
+    if (t < own_tiles) wait();
+    start_products<__nv_bfloat16>(s, q, keys.tile[ring.slot]);
+    if (t < own_tiles) ring.advance();
+  }
+  /// Waits for the products of tile t, while kPending later ones may go on.
+  template <int kPending>
+  __device__ __forceinline__ void finish(int t, float (&s)[32]) {
+    ptx::wgmma_wait<kPending>();
+    ptx::pin(s);
+    if (t < own_tiles) give_back();
+  }
+  /// The tiles are given back in their order.
+  __device__ __forceinline__ void give_back() {
+    if (lane == 0) ptx::mbarrier_arrive(ptx::shared_address(&keys.empty[used]));
+    used = used + 1 == kStages ? 0 : used + 1;
+  }
+
+  int used = 0;  // the slot to give back next
 };
 
 /// The mask of a warpgroup's rows. Lanes 0 and 1 of a quad write the words of its two rows and count.

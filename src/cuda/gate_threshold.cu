@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(128 * kGroups + 32, 2)
   RowTile<kDim, kStages> tile(shared.keys, shared.q, cta, warp, lane);
   const float scale = product_scale<kDim>();
   RowStats stats;
-  tile.for_tiles([&](int t, float(&s)[32]) {
+  tile.template for_tiles<kGroups == 1>([&](int t, float(&s)[32]) {
     tile.hide(t, s);
     stats.add(s, scale);
   });
@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(128 * kGroups + 32, 2)
   }
 
   MaskWriter mask(p, cta.head, tile);
-  tile.for_tiles([&](int t, const float(&s)[32]) {
+  tile.template for_tiles<kGroups == 1>([&](int t, const float(&s)[32]) {
     std::uint32_t bits[2][2] = {};
 #pragma unroll
     for (int i = 0; i < 32; ++i) {
