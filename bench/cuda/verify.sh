@@ -51,9 +51,9 @@ join_cases() {  # PREFIX CASE... -> a filter of exactly these
   sanitized+=:$(join_cases 'Cases/DecodeGateCase.*/' $decode_gate_cases)
   sanitized+=:$(join_cases 'Cases/PooledTarget.*/' $target_cases)
   sanitized+=':Cases/GateTrain.OneStepHasTheCpusGradient/two_matrices*'
-  sanitized+=':RopeStore.*:RopeTable.*:Cases/RopePool.MatchesFloat64/heads_5_1:Gate.*:Select.*:Cases/GateSelectCase.*/chunk*'
+  sanitized+=':RopeStore.*:RopeTable.*:Cases/RopePool.MatchesFloat64/heads_5_1:Gate.*:Select.*:Cases/GateSelectCase.*/chunk*:Cases/GateSelectCase.*/some_heads*'
   sanitized+=':CudaModel.ChunksGiveTheLossesOfOneShot:CudaModel.DecodingContinuesAPrefill:CudaModel.ObserversSee*'
-  sanitized+=':DecodeGate.*:CudaDecodeGate.ARaggedBatch*:CudaDecodeGate.RefusesMixesAndGaps'
+  sanitized+=':DecodeGate.*:CudaDecodeGate.ARaggedBatch*:CudaDecodeGate.RefusesMixesAndGaps:CudaSample.*'
 }
 
 bench() {  # NAME FLAG...
