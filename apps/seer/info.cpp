@@ -11,6 +11,7 @@
 #include "common.h"
 #include "core/check.h"
 #include "cuda/attention.h"
+#include "model/decode_gate.h"
 
 using namespace seer;
 
@@ -48,6 +49,22 @@ nlohmann::ordered_json describe_gate(const std::string& folder, const Gate& gate
   return json;
 }
 
+nlohmann::ordered_json describe_gate(const std::string& folder, const DecodeGate& gate) {
+  std::int64_t parameters = 0;
+  for (const DecodeGateLayer& layer : gate.layers)
+    parameters += layer.k_weight.size() + layer.q_weight.size() + layer.k_norm.size() + layer.q_norm.size();
+  return {{"folder", folder},
+          {"type", "decode gate"},
+          {"hidden_size", gate.gate_hidden_size},
+          {"parameters", parameters}};
+}
+
+nlohmann::ordered_json describe_gate(const std::string& folder, const ModelConfig& config) {
+  if (folder.empty()) return nullptr;
+  if (is_decode_gate_folder(folder)) return describe_gate(folder, load_decode_gate(folder, config));
+  return describe_gate(folder, seer::load_gate(folder, config));
+}
+
 nlohmann::ordered_json describe(const ModelFlags& flags) {
   const Device device = device_of(flags);
   const Context context(flags.threads);
@@ -72,9 +89,7 @@ nlohmann::ordered_json describe(const ModelFlags& flags) {
                                 {"max_position_embeddings", config.max_position_embeddings},
                                 {"rope_type", name_of(config.rope.type)},
                                 {"rope_theta", config.rope.theta}}}};
-  const std::string gates = gate_folder(flags);
-  json["gate"] =
-      gates.empty() ? nlohmann::ordered_json() : describe_gate(gates, seer::load_gate(gates, config));
+  json["gate"] = describe_gate(gate_folder(flags), config);
 
   json["memory"] = nlohmann::json::array();
   const std::int64_t longest = flags.max_context > 0 ? flags.max_context : config.max_position_embeddings;
@@ -119,11 +134,13 @@ void print(const nlohmann::ordered_json& json) {
     fmt::print("gate     {}\n", text(gate["folder"]));
     fmt::print("         {}, hidden size {}, {:.1f} M parameters\n", text(gate["type"]),
                text(gate["hidden_size"]), gate["parameters"].get<double>() / 1e6);
-    std::string lengths;
-    for (const auto& length : gate["calibrated_lengths"])
-      lengths += (lengths.empty() ? "" : ", ") + text(length);
-    fmt::print("         calibrated for densities at {}\n",
-               lengths.empty() ? "no length: run seer calibrate" : lengths + " tokens");
+    if (gate.contains("calibrated_lengths")) {
+      std::string lengths;
+      for (const auto& length : gate["calibrated_lengths"])
+        lengths += (lengths.empty() ? "" : ", ") + text(length);
+      fmt::print("         calibrated for densities at {}\n",
+                 lengths.empty() ? "no length: run seer calibrate" : lengths + " tokens");
+    }
   }
   fmt::print("device   {}, {}, {} threads, {}\n", text(json["device"]["name"]), text(json["device"]["isa"]),
              text(json["device"]["threads"]), text(json["dtype"]));

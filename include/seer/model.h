@@ -19,7 +19,12 @@
 namespace seer {
 
 struct CompletionOptions {
-  SparsityOptions sparsity;  // of the prompt; decoding is dense
+  SparsityOptions sparsity;  // of the prompt
+  /// Which blocks of the context a decoded token reads; needs load_decode_gate() unless all are 0.
+  /// token_budget: the best of so many tokens, in whole blocks of 64. decode_threshold: blocks whose
+  /// predicted share of a token's attention exceeds it. One of the two; the last block is always read.
+  std::int64_t token_budget = 0;
+  double decode_threshold = 0;
   SamplingOptions sampling;
   std::int64_t max_new_tokens = 256;
   std::vector<std::string> stop;  // the text ends before the first of these
@@ -34,7 +39,8 @@ struct Completion {
   std::vector<std::int32_t> tokens;  // without the end token
   std::string finish;                // "eos", "stop" or "length"
   std::int64_t prompt_tokens = 0;
-  double density = 1;  // measured: computed over causal blocks of the prompt, all layers and heads
+  double density = 1;         // measured: computed over causal blocks of the prompt, all layers and heads
+  double decode_density = 1;  // measured: read over all blocks of the decoded tokens, layers and KV heads
   double prefill_seconds = 0;
   double decode_seconds = 0;
 };
@@ -57,6 +63,8 @@ class Model {
   /// Gates for sparse prefill: a folder written by `seer distill`, or by the reference implementation.
   void load_gate(const std::string& folder);
   bool has_gate() const;
+  /// A gate for sparse decoding (SeerAttention-R), as the reference implementation writes it.
+  void load_decode_gate(const std::string& folder);
 
   std::int64_t vocab_size() const;
   std::int64_t max_context() const;

@@ -6,6 +6,7 @@
 #include "core/check.h"
 #include "eval/scoring.h"
 #include "io/tokenizer.h"
+#include "model/decode_gate.h"
 #include "model/generate.h"
 
 namespace seer {
@@ -25,10 +26,24 @@ struct Model::Impl {
     return make_selector(SelectorKind::kGate, sparsity, config, &*gate, 0);
   }
 
+  DecodeSparsity decode_sparsity(const CompletionOptions& options) const {
+    if (options.token_budget == 0 && options.decode_threshold == 0) return {};
+    SEER_CHECK(options.token_budget == 0 || options.decode_threshold == 0,
+               "sparse decoding: expected token_budget or decode_threshold, found {} and {}",
+               options.token_budget, options.decode_threshold);
+    SEER_CHECK(decode_gate.has_value(), "sparse decoding: expected a gate; call load_decode_gate() before");
+    const bool by_budget = options.token_budget != 0;
+    return {.gate = &*decode_gate,
+            .rule = by_budget ? DecodeSparsity::Rule::kTokenBudget : DecodeSparsity::Rule::kThreshold,
+            .token_budget = options.token_budget,
+            .threshold = options.decode_threshold};
+  }
+
   ModelConfig config;
   Tokenizer tokenizer;
   std::unique_ptr<Transformer> transformer;
   std::optional<Gate> gate;
+  std::optional<DecodeGate> decode_gate;
 };
 
 Model::Model(const std::string& folder, const ModelOptions& options)
@@ -38,6 +53,9 @@ Model::Model(Model&&) noexcept = default;
 Model& Model::operator=(Model&&) noexcept = default;
 
 void Model::load_gate(const std::string& folder) { impl_->gate = seer::load_gate(folder, impl_->config); }
+void Model::load_decode_gate(const std::string& folder) {
+  impl_->decode_gate = seer::load_decode_gate(folder, impl_->config);
+}
 bool Model::has_gate() const { return impl_->gate.has_value(); }
 
 std::int64_t Model::vocab_size() const { return impl_->config.vocab_size; }
@@ -59,7 +77,8 @@ Completion Model::complete(std::string_view prompt, const CompletionOptions& opt
             {.sampling = options.sampling,
              .max_new_tokens = options.max_new_tokens,
              .stop = options.stop,
-             .ignore_eos = options.ignore_eos},
+             .ignore_eos = options.ignore_eos,
+             .decode = impl_->decode_sparsity(options)},
             selector.get(), options.on_text);
   DecodeStats stats;
   Generation generation = std::move(batch.finish(&stats).front());
@@ -68,6 +87,7 @@ Completion Model::complete(std::string_view prompt, const CompletionOptions& opt
           .finish = std::string(name_of(generation.reason)),
           .prompt_tokens = static_cast<std::int64_t>(tokens.size()),
           .density = generation.prefill.density(),
+          .decode_density = generation.decode.density(),
           .prefill_seconds = generation.prefill.seconds,
           .decode_seconds = stats.seconds};
 }

@@ -16,6 +16,7 @@
 #include "cuda/ptx.cuh"
 #include "cuda/ring.cuh"
 #include "cuda/tile.cuh"
+#include "cuda/workspace.h"
 
 namespace seer::cuda {
 namespace {
@@ -166,9 +167,7 @@ void launch(const GateProjectMaps& maps, const GateProjectParams& p, int ctas, C
 /// them one, else with 64.
 template <int kDim>
 void launch_gate_project(const GateProjectMaps& maps, const GateProjectParams& p, CUstream_st* stream) {
-  int device = 0, processors = 0;
-  check(cudaGetDevice(&device), "gate_project");
-  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "gate_project");
+  const int processors = multiprocessors("gate_project");
   const bool tall = (p.n + 2 * kBlock - 1) / (2 * kBlock) * p.heads > processors / 2;
   (tall ? launch<kDim, 2> : launch<kDim, 1>)(maps, p, processors, stream);
 }

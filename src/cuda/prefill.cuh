@@ -35,6 +35,7 @@
 #include "cuda/ptx.cuh"
 #include "cuda/ring.cuh"
 #include "cuda/tile.cuh"
+#include "cuda/workspace.h"
 
 namespace seer::cuda {
 
@@ -591,11 +592,8 @@ void launch_prefill(const PrefillMaps& maps, const PrefillArguments& arguments, 
   const auto kernel = prefill_kernel<T, kHeadDim, kTiles, kTarget>;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes),
         "attention_prefill");
-  int device = 0;
-  int processors = 0;
-  check(cudaGetDevice(&device), "attention_prefill");
-  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "attention_prefill");
-  kernel<<<processors * Config::kCtasPerSm, Config::kThreads, kSharedBytes, stream>>>(maps, arguments);
+  const int ctas = multiprocessors("attention_prefill") * Config::kCtasPerSm;
+  kernel<<<ctas, Config::kThreads, kSharedBytes, stream>>>(maps, arguments);
   check(cudaGetLastError(), "attention_prefill");
 }
 

@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
 
+#include "support/decode_gate.h"
 #include "support/golden.h"
 
 namespace seer {
@@ -37,6 +39,32 @@ TEST(Model, SparsityNeedsAGateAndSaysSo) {
   const Completion completion = model.complete(text, {.sparsity = {.value = 0.5}, .max_new_tokens = 2});
   EXPECT_NEAR(completion.density, 0.5, 0.1);
   EXPECT_THROW(model.complete(text, {.sparsity = {.value = 1.5}}), Error);
+}
+
+TEST(Model, DecodesByABudgetOrAThreshold) {
+  const std::filesystem::path folder = std::filesystem::path(::testing::TempDir()) / "seer_api_decode_gate";
+  test::write_decode_gate(folder);
+  Model model(test::embedded_model().string(), {.threads = 2});
+  std::string text;
+  while (text.size() < 4000) text += kPrompt + " file.read()\n";
+  EXPECT_THROW(model.complete(text, {.token_budget = 128}), Error);
+  model.load_decode_gate(folder.string());
+  const Completion dense = model.complete(text, {.max_new_tokens = 4, .ignore_eos = true});
+  const Completion sparse =
+      model.complete(text, {.token_budget = 128, .max_new_tokens = 4, .ignore_eos = true});
+  EXPECT_EQ(dense.decode_density, 1.0);
+  EXPECT_LT(sparse.decode_density, 0.5);
+  EXPECT_GT(sparse.decode_density, 0.0);
+  const Completion all =
+      model.complete(text, {.token_budget = 1 << 20, .max_new_tokens = 4, .ignore_eos = true});
+  EXPECT_EQ(all.tokens, dense.tokens);
+  EXPECT_EQ(all.decode_density, 1.0);
+  EXPECT_LT(
+      model.complete(text, {.decode_threshold = 0.1, .max_new_tokens = 4, .ignore_eos = true}).decode_density,
+      1.0);
+  EXPECT_THROW(model.complete(text, {.token_budget = 128, .decode_threshold = 0.1}), Error);
+  EXPECT_THROW(model.complete(text, {.token_budget = 8}), Error);
+  std::filesystem::remove_all(folder);
 }
 
 TEST(Model, ScoresAddUpToCompletions) {

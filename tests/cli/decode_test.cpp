@@ -2,9 +2,9 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "io/tensor_file.h"
 #include "program.h"
 #include "support/compare.h"
+#include "support/decode_gate.h"
 #include "support/golden.h"
 
 namespace fs = std::filesystem;
@@ -26,33 +26,9 @@ class SparseDecoding : public ProgramTest {
     gate_ = write_gate("gate");
   }
 
-  /// A decode gate for the embedded model (8 layers, 8 heads and 2 KV heads of 128); returns its folder.
+  /// Returns the gate's folder.
   std::string write_gate(const std::string& name, bool torch_format = false) const {
-    constexpr std::int64_t kDim = 16;
-    std::vector<std::vector<float>> values;
-    std::vector<TensorToWrite> tensors;
-    const auto add = [&](int layer, const std::string& part, std::vector<std::int64_t> shape) {
-      std::int64_t size = 1;
-      for (const std::int64_t extent : shape) size *= extent;
-      fill_normal(values.emplace_back(static_cast<std::size_t>(size)), values.size(), 0.1f);
-      tensors.push_back({.name = "model.layers." + std::to_string(layer) + ".self_attn.attn_gate.attngate_" +
-                                 part + ".weight",
-                         .shape = std::move(shape),
-                         .data = values.back().data()});
-    };
-    for (int layer = 0; layer < 8; ++layer) {
-      add(layer, "linear_q", {2, 4, 128, kDim});
-      add(layer, "linear_k", {2, 3 * 128, kDim});
-    }
-    json config = json::parse(read_whole(embedded_model() / "config.json"));
-    config["seerattn_q_head_pooling_type"] = "Qproj";
-    config["seerattn_k_seq_pooling_type"] = "Kmaxminavg";
-    config["seerattn_gate_hidden_size"] = kDim;
-    write(name + "/config.json", config.dump());
-    if (torch_format)
-      write_torch(path(name + "/attn_gate_weights.pth"), tensors);
-    else
-      write_safetensors(path(name + "/attn_gate_weights.safetensors"), tensors);
+    write_decode_gate(path(name), torch_format);
     return path(name);
   }
 
@@ -70,6 +46,13 @@ class SparseDecoding : public ProgramTest {
 
   std::string prompt_, gate_;
 };
+
+TEST_F(SparseDecoding, InfoDescribesTheGate) {
+  const ProgramResult info = run_seer({"info", "--gate", gate_});
+  EXPECT_EQ(info.exit_code, 0) << info.err;
+  EXPECT_NE(info.out.find("decode gate, hidden size 16, 0.2 M parameters"), std::string::npos) << info.out;
+  EXPECT_EQ(info.out.find("calibrated"), std::string::npos) << info.out;
+}
 
 TEST_F(SparseDecoding, ReadsTheBudgetAndSaysSo) {
   const json dense = run_json({});
