@@ -119,8 +119,6 @@ struct Problem {
     positions.upload(last);
     sequences.upload(states);
     mask.fill_bytes(0xff);
-    workspace = DeviceArray<std::byte>(static_cast<std::int64_t>(decode_gate_workspace(params())));
-    workspace.fill_bytes(0);
   }
 
   std::int64_t token_size() const { return std::int64_t{c.num_heads + 2 * c.num_kv_heads} * c.head_dim + 8; }
@@ -160,8 +158,7 @@ struct Problem {
             .positions = positions.data(),
             .rotate_at_last = c.rotate_at_last,
             .mask = mask.data(),
-            .mask_words = words,
-            .workspace = workspace.data()};
+            .mask_words = words};
   }
 
   /// For the reference, whose inputs have passed the model's norm.
@@ -218,7 +215,6 @@ struct Problem {
   DeviceArray<std::int32_t> positions;
   DeviceArray<std::uint64_t> mask;
   DeviceArray<DecodeGateSequence> sequences;
-  DeviceArray<std::byte> workspace;
 };
 
 class DecodeGateCase : public ::testing::TestWithParam<Case> {
@@ -467,7 +463,7 @@ TEST_F(DecodeGate, RefusesWhatItDoesNotSupport) {
   refused([](auto& p) { p.gate.cos = nullptr; });
   refused([](auto& p) { p.token_budget = 63; });
   refused([](auto& p) { p.mask_words = 65; });
-  refused([](auto& p) { p.workspace = nullptr; });
+  refused([](auto& p) { p.gate.num_heads = 17 * p.gate.num_kv_heads; });
   DecodeGateKeysParams keys{.gate = problem.gate(),
                             .k = problem.device_qkv.data(),
                             .num_blocks = 9,
