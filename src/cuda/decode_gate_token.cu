@@ -2,13 +2,15 @@
 //
 // Each CTA has its first weights and compressed keys on their way before it waits for the kernel ahead. Then
 // it multiplies its share of the query's inputs and sends the sums to all others, so that each has the whole
-// query after one barrier of the cluster; scores its share of the keys into the first CTA's shared memory;
-// and after a second barrier the first CTA selects. The last one, whose share of the keys holds the newest,
-// also keeps the token's key and compresses the block that it fills.
+// query; and scores its share of the keys into the shared memory of the first CTA, which selects. The last
+// one, whose share of the keys holds the newest, also keeps the token's key and compresses the block that it
+// fills.
+//
+// What is sent counts down a barrier of the receiver: a barrier of the whole cluster that orders memory costs
+// each CTA a fence of all its accesses.
 //
 // The query's inputs are summed in kSlices slices, whose sums are added in their order: the bits do not
 // depend on the number of CTAs, hence not on the batch.
-#include <cooperative_groups.h>
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
@@ -27,12 +29,17 @@ namespace seer::cuda {
 namespace {
 
 using namespace decode_gate_cta;
-namespace cg = cooperative_groups;
 
 constexpr int kSlices = 8;
 constexpr int kMostGroup = 16;  // query heads of a KV head
 constexpr int kTerms = 3;       // bf16 terms of a float32
 constexpr int kMine = kMaxSelectBlocks / kThreads;
+
+struct TokenArguments {
+  BlockRule rule;
+  int group;   // query heads of a KV head
+  int slices;  // of each CTA
+};
 
 /// Rows of weights of a thread, read ahead of their use.
 struct WeightRows {
@@ -55,7 +62,7 @@ struct WeightRows {
 #pragma unroll
     for (int i = 0; i < kRows; ++i) {
       const int r = tiling.row + i * tiling.rows_on;
-      if (tiling.has_row(r, end - first)) add_row(sum, x[r], row[i]);
+      add_row(sum, tiling.has_row(r, end - first) ? x[r] : 0.0f, row[i]);
     }
   }
 };
@@ -104,6 +111,7 @@ struct TokenShared {
   float y[kDims];                           // their sum
   alignas(16) Weight query[kTerms][kDims];  // after RoPE, times the scores' scale
   SelectShared<kMine> select;
+  std::uint64_t parts_full, scores_full;  // barriers
 };
 
 /// Of a float32 the terms whose sum it is.
@@ -115,11 +123,12 @@ __device__ __forceinline__ void split(float value, Weight (&terms)[kTerms]) {
   }
 }
 
-/// The warp's scores of the tile's rows, to scores[row] for rows below end; row: the tile's first.
+/// The warp's scores of a tile whose first row is `row`, those below `end`, to scores[row...] of the first
+/// CTA.
 template <int kPieces>
 __device__ __forceinline__ void score_tile(const uint4 (&piece)[2][kPieces],
                                            const Weight (&query)[kTerms][32 * kPieces], int dim, int row,
-                                           int end, float* scores) {
+                                           int end, std::uint32_t scores, std::uint32_t barrier) {
   const int lane = threadIdx.x % 32;
   float even[4] = {}, odd[4] = {};
 #pragma unroll
@@ -136,25 +145,24 @@ __device__ __forceinline__ void score_tile(const uint4 (&piece)[2][kPieces],
     float sum = (even[2 * half] + odd[2 * half]) + (even[2 * half + 1] + odd[2 * half + 1]);
     sum += __shfl_xor_sync(kAllLanes, sum, 1);  // terms 0 and 1, and term 2
     const int r = row + half * 8 + lane / 4;
-    if (lane % 4 == 0 && r < end) scores[r] = sum;
+    if (lane % 4 == 0 && r < end) ptx::store_async(scores + 4 * r, sum, barrier);
   }
 }
 
 /// kPieces: 16-byte pieces of a key of a lane, 4 for a gate size up to 128, 8 up to 256. Cluster and grid
 /// [CTAs of a list, num_kv_heads, batch].
 template <class T, int kHeadDim, int kPieces>
-__global__ void __launch_bounds__(kThreads, 2) token_kernel(DecodeGateTokenParams p, BlockRule rule) {
+__global__ void __launch_bounds__(kThreads, 2) token_kernel(DecodeGateTokenParams p, TokenArguments arg) {
   using Tile = KeyTile<kPieces>;
   using Shared = TokenShared<kHeadDim, kPieces>;
   __shared__ Shared shared;
-  const cg::cluster_group cluster = cg::this_cluster();
   ptx::let_next_kernel_start();
   const DecodeGateLayerParams& gate = p.gate;
   const int rank = blockIdx.x, ctas = gridDim.x, kv_head = blockIdx.y, b = blockIdx.z;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 
-  const int rows = gate.num_heads / gate.num_kv_heads * kHeadDim, slice_rows = rows / kSlices;
-  const int first_row = rows / ctas * rank, end_row = first_row + rows / ctas;
+  const int rows = arg.group * kHeadDim, slice_rows = rows / kSlices;
+  const int first_row = rank * arg.slices * slice_rows, end_row = first_row + arg.slices * slice_rows;
   const Tiling tiling(gate.dim);
   const Weight* const weights = static_cast<const Weight*>(gate.q_weight) +
                                 static_cast<std::int64_t>(kv_head) * rows * gate.dim + tiling.column;
@@ -167,7 +175,7 @@ __global__ void __launch_bounds__(kThreads, 2) token_kernel(DecodeGateTokenParam
   const std::int64_t list = static_cast<std::int64_t>(b) * gate.num_kv_heads + kv_head;
   std::uint32_t* const mask = reinterpret_cast<std::uint32_t*>(p.mask + list * p.mask_words);
   const int words = static_cast<int>(2 * p.mask_words);
-  if (rule.budget >= blocks) {
+  if (arg.rule.budget >= blocks) {
     ptx::wait_for_previous_kernel();
     if (rank == ctas - 1) take_key<T, kHeadDim>(p, kv_head, b, shared.scratch);
     if (rank > 0) return;
@@ -178,7 +186,7 @@ __global__ void __launch_bounds__(kThreads, 2) token_kernel(DecodeGateTokenParam
     return;
   }
 
-  const int first = full * rank / ctas, end = full * (rank + 1) / ctas;
+  const int first = full * rank * arg.slices / kSlices, end = full * (rank + 1) * arg.slices / kSlices;
   // The last CTA makes the key of the block that the token fills.
   const int known = min(end, position % kBlock == kBlock - 1 ? full - 1 : full);
   const __nv_bfloat16* const keys =
@@ -189,20 +197,30 @@ __global__ void __launch_bounds__(kThreads, 2) token_kernel(DecodeGateTokenParam
   const int channel = min(static_cast<int>(threadIdx.x), gate.dim / 2 - 1);
   const std::int64_t angle = static_cast<std::int64_t>(position) * (gate.dim / 2);
   const Rotation rotation(gate.q_norm, gate.cos + angle, gate.sin + angle, gate.dim, channel);
-  cluster.barrier_arrive();
+  const std::uint32_t parts_full = ptx::shared_address(&shared.parts_full);
+  const std::uint32_t scores_full = ptx::shared_address(&shared.scores_full);
+  if (threadIdx.x == 0) {
+    ptx::mbarrier_init(parts_full, 1);
+    ptx::mbarrier_init(scores_full, 1);
+    ptx::fence_mbarrier_init();
+    ptx::mbarrier_arrive_expect(parts_full, static_cast<std::uint32_t>(4 * kSlices * gate.dim));
+    ptx::mbarrier_arrive_expect(scores_full, static_cast<std::uint32_t>(4 * full));
+  }
+  __syncwarp();
+  ptx::cluster_arrive_relaxed();
   ptx::wait_for_previous_kernel();
 
   const int first_head = first_row / kHeadDim;
   for (int head = first_head + warp; head * kHeadDim < end_row; head += kWarps) {
     float x[kHeadDim / 32];
-    load_head<T, kHeadDim>(static_cast<const T*>(p.qkv) + b * p.qkv_stride +
-                               (kv_head * (gate.num_heads / gate.num_kv_heads) + head) * kHeadDim,
-                           gate.model_q_norm, gate.model_norm_eps, lane, x);
+    load_head<T, kHeadDim>(
+        static_cast<const T*>(p.qkv) + b * p.qkv_stride + (kv_head * arg.group + head) * kHeadDim,
+        gate.model_q_norm, gate.model_norm_eps, lane, x);
 #pragma unroll
     for (int i = 0; i < kHeadDim / 32; ++i) shared.x[(head - first_head) * kHeadDim + i * 32 + lane] = x[i];
   }
-  cluster.barrier_wait();  // all CTAs have started: their shared memory is there
   __syncthreads();
+  ptx::cluster_wait();  // all CTAs have started, their barriers are there
 
 #pragma unroll 1
   for (int slice = first_row; slice < end_row; slice += slice_rows) {
@@ -218,13 +236,13 @@ __global__ void __launch_bounds__(kThreads, 2) token_kernel(DecodeGateTokenParam
     if (slice > first_row) __syncthreads();  // the sums of the slice before have been read
     const float y = join(sum, tiling, slice_rows, gate.dim, shared.scratch.joint);
     if (threadIdx.x < gate.dim) {
-      for (int other = 0; other < ctas; ++other)
-        cluster.map_shared_rank(&shared, other)->parts[slice / slice_rows][threadIdx.x] = y;
+      const std::uint32_t part = ptx::shared_address(&shared.parts[slice / slice_rows][threadIdx.x]);
+      for (int cta = 0; cta < ctas; ++cta)
+        ptx::store_async(ptx::address_in_cta(part, cta), y, ptx::address_in_cta(parts_full, cta));
     }
   }
-  cluster.barrier_arrive();
   if (rank == ctas - 1) take_key<T, kHeadDim>(p, kv_head, b, shared.scratch);
-  cluster.barrier_wait();
+  ptx::mbarrier_wait(parts_full, 0);
 
   if (threadIdx.x < gate.dim) {
     float sum = 0;
@@ -248,18 +266,20 @@ __global__ void __launch_bounds__(kThreads, 2) token_kernel(DecodeGateTokenParam
   }
   __syncthreads();
 
-  float* const scores = cluster.map_shared_rank(&shared, 0)->scores;
+  // The first CTA has sent its sums, and has no more use for what its scores lie over.
+  const std::uint32_t scores = ptx::address_in_cta(ptx::shared_address(shared.scores), 0);
+  const std::uint32_t barrier = ptx::address_in_cta(scores_full, 0);
 #pragma unroll 1
   for (int begin = first; begin < end; begin += Tile::kRows) {
     if (begin > first) tile.load(keys, gate.dim, begin, begin, end);
 #pragma unroll
     for (int i = 0; i < Tile::kTiles; ++i) {
       const int row = begin + Tile::row(i);
-      if (row < end) score_tile<kPieces>(tile.piece[i], shared.query, gate.dim, row, end, scores);
+      if (row < end) score_tile<kPieces>(tile.piece[i], shared.query, gate.dim, row, end, scores, barrier);
     }
   }
-  cluster.sync();
   if (rank > 0) return;
+  ptx::mbarrier_wait(scores_full, 0);
 
   float x[kMine];
 #pragma unroll
@@ -267,7 +287,7 @@ __global__ void __launch_bounds__(kThreads, 2) token_kernel(DecodeGateTokenParam
     const int block = i * kThreads + static_cast<int>(threadIdx.x);
     x[i] = block < full ? shared.scores[block] : block < blocks ? 0.0f : -INFINITY;
   }
-  const int kept = select_by_scores<kMine>(x, blocks, rule, mask, words, shared.select);
+  const int kept = select_by_scores<kMine>(x, blocks, arg.rule, mask, words, shared.select);
   if (threadIdx.x == 0)
     atomicAdd(reinterpret_cast<unsigned long long*>(sequence.selected_blocks),
               static_cast<unsigned long long>(kept));
@@ -283,14 +303,17 @@ float rounded_down(double x) {
 
 void launch_decode_gate_token(const DecodeGateTokenParams& p, int ctas, CUstream_st* stream) {
   const std::int64_t budget = p.token_budget / kBlock;
-  const BlockRule rule = {.threshold = rounded_down(p.threshold),
-                          .budget = static_cast<int>(budget < kMaxSelectBlocks ? budget : kMaxSelectBlocks)};
+  const TokenArguments arguments = {
+      .rule = {.threshold = rounded_down(p.threshold),
+               .budget = static_cast<int>(budget < kMaxSelectBlocks ? budget : kMaxSelectBlocks)},
+      .group = p.gate.num_heads / p.gate.num_kv_heads,
+      .slices = kSlices / ctas};
   const dim3 grid(ctas, p.gate.num_kv_heads, p.batch);
   dispatch(p.gate.dtype, p.gate.head_dim, [&](auto type, auto dim) {
     using T = decltype(type);
     constexpr int kHeadDim = decltype(dim)::value;
     const auto kernel = p.gate.dim <= 128 ? token_kernel<T, kHeadDim, 4> : token_kernel<T, kHeadDim, 8>;
-    launch_clusters_early("decode_gate", kernel, grid, ctas, kThreads, 0, stream, p, rule);
+    launch_clusters_early("decode_gate", kernel, grid, ctas, kThreads, 0, stream, p, arguments);
   });
 }
 
