@@ -25,10 +25,10 @@ void check_gate(const DecodeGateLayerParams& gate) {
   SEER_CHECK(gate.cos != nullptr && gate.sin != nullptr, "decode_gate: cos and sin must be given");
 }
 
-/// CTAs of a cluster for each of `lists` sequences and KV heads: as many as all fit beside each other, two a
-/// multiprocessor.
-int ctas_of_list(std::int64_t lists) {
-  const std::int64_t most = 2 * multiprocessors("decode_gate") / lists;
+/// CTAs of a cluster for each of `lists` sequences and KV heads: as many as all fit beside each other.
+int ctas_of_list(std::int64_t lists, int dim) {
+  const int resident = dim <= 128 ? 2 : 1;  // of a multiprocessor
+  const std::int64_t most = resident * multiprocessors("decode_gate") / lists;
   int ctas = 8;  // which every device can place
   while (ctas > 1 && ctas > most) ctas /= 2;
   return ctas;
@@ -65,7 +65,7 @@ void decode_gate(const DecodeGateTokenParams& p, Stream stream) {
   SEER_CHECK(p.token_budget == 0 || p.token_budget >= 64,
              "decode_gate: token_budget must be 0 or at least 64, got {}", p.token_budget);
   const std::int64_t lists = static_cast<std::int64_t>(p.batch) * p.gate.num_kv_heads;
-  launch_decode_gate_token(p, ctas_of_list(lists), on);
+  launch_decode_gate_token(p, ctas_of_list(lists, p.gate.dim), on);
 }
 
 }  // namespace seer::cuda

@@ -98,21 +98,35 @@ __device__ __forceinline__ float join(const float (&sum)[8], const Tiling& tilin
   return total;
 }
 
-/// Channels lane, lane + 32, ... of a head after the model's norm; by a warp.
-template <class T, int kHeadDim>
-__device__ __forceinline__ void load_head(const T* head, const float* norm, float eps, int lane,
-                                          float (&x)[kHeadDim / 32]) {
-  float squares = 0;
+/// The model's norm of a head, by a warp; a lane has the channels lane, lane + 32, ...
+template <int kHeadDim>
+struct HeadNorm {
+  static constexpr int kOfLane = kHeadDim / 32;
+  bool has_norm;
+  float eps;
+  float weight[kOfLane] = {};
+
+  __device__ __forceinline__ HeadNorm(const float* weights, float eps, int lane)
+      : has_norm(weights != nullptr), eps(eps) {
+    if (!has_norm) return;
 #pragma unroll
-  for (int i = 0; i < kHeadDim / 32; ++i) {
-    x[i] = static_cast<float>(head[i * 32 + lane]);
-    squares = fmaf(x[i], x[i], squares);
+    for (int i = 0; i < kOfLane; ++i) weight[i] = weights[i * 32 + lane];
   }
-  if (norm == nullptr) return;
-  const float scale = 1.0f / sqrtf(warp_sum(squares) * (1.0f / kHeadDim) + eps);
+
+  template <class T>
+  __device__ __forceinline__ void load(const T* head, int lane, float (&x)[kOfLane]) const {
+    float squares = 0;
 #pragma unroll
-  for (int i = 0; i < kHeadDim / 32; ++i) x[i] *= scale * norm[i * 32 + lane];
-}
+    for (int i = 0; i < kOfLane; ++i) {
+      x[i] = static_cast<float>(head[i * 32 + lane]);
+      squares = fmaf(x[i], x[i], squares);
+    }
+    if (!has_norm) return;
+    const float scale = 1.0f / sqrtf(warp_sum(squares) * (1.0f / kHeadDim) + eps);
+#pragma unroll
+    for (int i = 0; i < kOfLane; ++i) x[i] *= scale * weight[i];
+  }
+};
 
 /// The compressed key of 64 tokens' keys of one head to out [dim].
 template <class T, int kHeadDim>
@@ -121,14 +135,14 @@ __device__ __forceinline__ void compress(const DecodeGateLayerParams& p, int kv_
                                          Scratch<kHeadDim>& shared) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   constexpr int kOfLane = kHeadDim / 32;
+  const HeadNorm<kHeadDim> norm(p.model_k_norm, p.model_norm_eps, lane);
   float most[kOfLane], least[kOfLane], sums[kOfLane];
 #pragma unroll
   for (int i = 0; i < kOfLane; ++i) most[i] = -INFINITY, least[i] = INFINITY, sums[i] = 0;
 #pragma unroll
   for (int t = 0; t < kBlock / kWarps; ++t) {
     float x[kOfLane];
-    load_head<T, kHeadDim>(k + (warp * (kBlock / kWarps) + t) * token_stride, p.model_k_norm,
-                           p.model_norm_eps, lane, x);
+    norm.load(k + (warp * (kBlock / kWarps) + t) * token_stride, lane, x);
 #pragma unroll
     for (int i = 0; i < kOfLane; ++i) {
       most[i] = fmaxf(most[i], x[i]);

@@ -152,7 +152,8 @@ __device__ __forceinline__ void score_tile(const uint4 (&piece)[2][kPieces],
 /// kPieces: 16-byte pieces of a key of a lane, 4 for a gate size up to 128, 8 up to 256. Cluster and grid
 /// [CTAs of a list, num_kv_heads, batch].
 template <class T, int kHeadDim, int kPieces>
-__global__ void __launch_bounds__(kThreads, 2) token_kernel(DecodeGateTokenParams p, TokenArguments arg) {
+__global__ void __launch_bounds__(kThreads, 8 / kPieces)
+    token_kernel(DecodeGateTokenParams p, TokenArguments arg) {
   using Tile = KeyTile<kPieces>;
   using Shared = TokenShared<kHeadDim, kPieces>;
   __shared__ Shared shared;
@@ -197,6 +198,7 @@ __global__ void __launch_bounds__(kThreads, 2) token_kernel(DecodeGateTokenParam
   const int channel = min(static_cast<int>(threadIdx.x), gate.dim / 2 - 1);
   const std::int64_t angle = static_cast<std::int64_t>(position) * (gate.dim / 2);
   const Rotation rotation(gate.q_norm, gate.cos + angle, gate.sin + angle, gate.dim, channel);
+  const HeadNorm<kHeadDim> model_norm(gate.model_q_norm, gate.model_norm_eps, lane);
   const std::uint32_t parts_full = ptx::shared_address(&shared.parts_full);
   const std::uint32_t scores_full = ptx::shared_address(&shared.scores_full);
   if (threadIdx.x == 0) {
@@ -213,9 +215,8 @@ __global__ void __launch_bounds__(kThreads, 2) token_kernel(DecodeGateTokenParam
   const int first_head = first_row / kHeadDim;
   for (int head = first_head + warp; head * kHeadDim < end_row; head += kWarps) {
     float x[kHeadDim / 32];
-    load_head<T, kHeadDim>(
-        static_cast<const T*>(p.qkv) + b * p.qkv_stride + (kv_head * arg.group + head) * kHeadDim,
-        gate.model_q_norm, gate.model_norm_eps, lane, x);
+    model_norm.load(static_cast<const T*>(p.qkv) + b * p.qkv_stride + (kv_head * arg.group + head) * kHeadDim,
+                    lane, x);
 #pragma unroll
     for (int i = 0; i < kHeadDim / 32; ++i) shared.x[(head - first_head) * kHeadDim + i * 32 + lane] = x[i];
   }
@@ -237,8 +238,10 @@ __global__ void __launch_bounds__(kThreads, 2) token_kernel(DecodeGateTokenParam
     const float y = join(sum, tiling, slice_rows, gate.dim, shared.scratch.joint);
     if (threadIdx.x < gate.dim) {
       const std::uint32_t part = ptx::shared_address(&shared.parts[slice / slice_rows][threadIdx.x]);
-      for (int cta = 0; cta < ctas; ++cta)
-        ptx::store_async(ptx::address_in_cta(part, cta), y, ptx::address_in_cta(parts_full, cta));
+#pragma unroll
+      for (int cta = 0; cta < kSlices; ++cta)
+        if (cta < ctas)
+          ptx::store_async(ptx::address_in_cta(part, cta), y, ptx::address_in_cta(parts_full, cta));
     }
   }
   if (rank == ctas - 1) take_key<T, kHeadDim>(p, kv_head, b, shared.scratch);
@@ -282,11 +285,9 @@ __global__ void __launch_bounds__(kThreads, 2) token_kernel(DecodeGateTokenParam
   ptx::mbarrier_wait(scores_full, 0);
 
   float x[kMine];
-#pragma unroll
-  for (int i = 0; i < kMine; ++i) {
-    const int block = i * kThreads + static_cast<int>(threadIdx.x);
+  for_blocks<kMine>(blocks, [&](int i, int block) {
     x[i] = block < full ? shared.scores[block] : block < blocks ? 0.0f : -INFINITY;
-  }
+  });
   const int kept = select_by_scores<kMine>(x, blocks, arg.rule, mask, words, shared.select);
   if (threadIdx.x == 0)
     atomicAdd(reinterpret_cast<unsigned long long*>(sequence.selected_blocks),

@@ -381,6 +381,24 @@ TEST_F(DecodeGate, EqualScoresKeepTheLaterBlocks) {
     EXPECT_EQ(bits[static_cast<std::size_t>(j / 64)] >> (j % 64) & 1, j >= 401 && j <= 700 ? 1u : 0u) << j;
 }
 
+TEST_F(DecodeGate, ASequencesBlocksDoNotDependOnItsBatch) {
+  Case c{.name = "", .lengths = {}};
+  for (std::int32_t i = 0; i < 140; ++i) c.lengths.push_back(64 * 40 + 37 * i % 640);
+  Problem problem(c);
+  DecodeGateTokenParams p = problem.params();
+  p.token_budget = 64 * 11;
+  decode_gate(p, nullptr);
+  const std::vector<std::uint64_t> all = problem.mask.download();
+  for (const int batch : {1, 3, 12, 24, 50, 100}) {  // a list of blocks is shared by 8 CTAs down to 1
+    problem.mask.fill_bytes(0xff);
+    p.batch = batch;
+    decode_gate(p, nullptr);
+    std::vector<std::uint64_t> some = problem.mask.download();
+    some.resize(static_cast<std::size_t>(batch * c.num_kv_heads * problem.words));
+    EXPECT_TRUE(std::equal(some.begin(), some.end(), all.begin())) << "batch " << batch;
+  }
+}
+
 TEST_F(DecodeGate, APromptsKeysHaveTheBitsOfDecodedOnes) {
   for (const bool norms : {false, true}) {
     constexpr std::int64_t kBlocks = 3;
