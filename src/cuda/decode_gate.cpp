@@ -3,7 +3,6 @@
 #include "core/check.h"
 #include "cuda/decode_gate_launch.h"
 #include "cuda/gate_checks.h"
-#include "cuda/workspace.h"
 #include "ops/gate.h"
 
 namespace seer::cuda {
@@ -23,15 +22,6 @@ void check_gate(const DecodeGateLayerParams& gate) {
              "decode_gate: k_pools must be a set of max, min and avg, got {}", gate.k_pools);
   check_pointer("decode_gate", "k_weight", gate.k_weight);
   SEER_CHECK(gate.cos != nullptr && gate.sin != nullptr, "decode_gate: cos and sin must be given");
-}
-
-/// CTAs of a cluster for each of `lists` sequences and KV heads: as many as all fit beside each other.
-int ctas_of_list(std::int64_t lists, int dim) {
-  const int resident = dim <= 128 ? 2 : 1;  // of a multiprocessor
-  const std::int64_t most = resident * multiprocessors("decode_gate") / lists;
-  int ctas = 8;  // which every device can place
-  while (ctas > 1 && ctas > most) ctas /= 2;
-  return ctas;
 }
 
 }  // namespace
@@ -64,8 +54,7 @@ void decode_gate(const DecodeGateTokenParams& p, Stream stream) {
              "decode_gate: mask_words must be 1 to {}, got {}", kMaxSelectBlocks / 64, p.mask_words);
   SEER_CHECK(p.token_budget == 0 || p.token_budget >= 64,
              "decode_gate: token_budget must be 0 or at least 64, got {}", p.token_budget);
-  const std::int64_t lists = static_cast<std::int64_t>(p.batch) * p.gate.num_kv_heads;
-  launch_decode_gate_token(p, ctas_of_list(lists, p.gate.dim), on);
+  launch_decode_gate_token(p, on);
 }
 
 }  // namespace seer::cuda

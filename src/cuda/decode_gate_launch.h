@@ -11,7 +11,7 @@ namespace seer::cuda {
 void launch_decode_gate_keys(const DecodeGateKeysParams& params, CUstream_st* stream);
 /// Without a mask: takes the tokens' keys in.
 void launch_decode_gate_take_keys(const DecodeGateTokenParams& params, CUstream_st* stream);
-/// With a mask: takes the keys in and chooses blocks, `ctas` (1, 2, 4 or 8) a sequence and KV head.
-void launch_decode_gate_token(const DecodeGateTokenParams& params, int ctas, CUstream_st* stream);
+/// With a mask: takes the keys in and chooses blocks.
+void launch_decode_gate_token(const DecodeGateTokenParams& params, CUstream_st* stream);
 
 }  // namespace seer::cuda

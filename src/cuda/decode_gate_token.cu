@@ -302,18 +302,23 @@ float rounded_down(double x) {
 
 }  // namespace
 
-void launch_decode_gate_token(const DecodeGateTokenParams& p, int ctas, CUstream_st* stream) {
+void launch_decode_gate_token(const DecodeGateTokenParams& p, CUstream_st* stream) {
   const std::int64_t budget = p.token_budget / kBlock;
-  const TokenArguments arguments = {
+  TokenArguments arguments = {
       .rule = {.threshold = rounded_down(p.threshold),
                .budget = static_cast<int>(budget < kMaxSelectBlocks ? budget : kMaxSelectBlocks)},
       .group = p.gate.num_heads / p.gate.num_kv_heads,
-      .slices = kSlices / ctas};
-  const dim3 grid(ctas, p.gate.num_kv_heads, p.batch);
+      .slices = 1};
+  const std::int64_t lists = static_cast<std::int64_t>(p.batch) * p.gate.num_kv_heads;
   dispatch(p.gate.dtype, p.gate.head_dim, [&](auto type, auto dim) {
     using T = decltype(type);
     constexpr int kHeadDim = decltype(dim)::value;
     const auto kernel = p.gate.dim <= 128 ? token_kernel<T, kHeadDim, 4> : token_kernel<T, kHeadDim, 8>;
+    // As many CTAs a list as all lists find room for at the same time.
+    unsigned ctas = kSlices;
+    while (ctas > 1 && resident_clusters("decode_gate", kernel, ctas, kThreads) < lists) ctas /= 2;
+    arguments.slices = kSlices / static_cast<int>(ctas);
+    const dim3 grid(ctas, p.gate.num_kv_heads, p.batch);
     launch_clusters_early("decode_gate", kernel, grid, ctas, kThreads, 0, stream, p, arguments);
   });
 }

@@ -9,6 +9,23 @@
 
 namespace seer::cuda {
 
+/// How many clusters of `cluster` CTAs, without dynamic shared memory, run on the current device at a time.
+template <class... Parameters>
+int resident_clusters(const char* name, void (*kernel)(Parameters...), unsigned cluster, int threads) {
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim.x = cluster;
+  attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(cluster);
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  int clusters = 0;
+  check(cudaOccupancyMaxActiveClusters(&clusters, kernel, &config), name);
+  return clusters;
+}
+
 /// Launches a kernel that may start while the one before it in the stream still runs (programmatic dependent
 /// launch): each of its CTAs calls ptx::wait_for_previous_kernel() before it touches what others write.
 /// `cluster` CTAs along x, which divide the grid, form a cluster.
