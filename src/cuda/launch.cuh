@@ -9,13 +9,19 @@
 
 namespace seer::cuda {
 
+/// Of clusters along x.
+inline cudaLaunchAttribute cluster_attribute(unsigned ctas) {
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeClusterDimension;
+  attribute.val.clusterDim.x = ctas;
+  attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+  return attribute;
+}
+
 /// How many clusters of `cluster` CTAs, without dynamic shared memory, run on the current device at a time.
 template <class... Parameters>
 int resident_clusters(const char* name, void (*kernel)(Parameters...), unsigned cluster, int threads) {
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeClusterDimension;
-  attribute.val.clusterDim.x = cluster;
-  attribute.val.clusterDim.y = attribute.val.clusterDim.z = 1;
+  cudaLaunchAttribute attribute = cluster_attribute(cluster);
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(cluster);
   config.blockDim = dim3(static_cast<unsigned>(threads));
@@ -28,7 +34,7 @@ int resident_clusters(const char* name, void (*kernel)(Parameters...), unsigned 
 
 /// Launches a kernel that may start while the one before it in the stream still runs (programmatic dependent
 /// launch): each of its CTAs calls ptx::wait_for_previous_kernel() before it touches what others write.
-/// `cluster` CTAs along x, which divide the grid, form a cluster.
+/// `cluster` CTAs along x, which divide the grid, form a cluster; 0: the kernel knows no clusters.
 template <class... Parameters>
 void launch_clusters_early(const char* name, void (*kernel)(Parameters...), dim3 grid, unsigned cluster,
                            int threads, int shared_bytes, cudaStream_t stream,
@@ -38,16 +44,14 @@ void launch_clusters_early(const char* name, void (*kernel)(Parameters...), dim3
   cudaLaunchAttribute attributes[2] = {};
   attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attributes[0].val.programmaticStreamSerializationAllowed = 1;
-  attributes[1].id = cudaLaunchAttributeClusterDimension;
-  attributes[1].val.clusterDim.x = cluster;
-  attributes[1].val.clusterDim.y = attributes[1].val.clusterDim.z = 1;
+  attributes[1] = cluster_attribute(cluster);
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = dim3(static_cast<unsigned>(threads));
   config.dynamicSmemBytes = static_cast<std::size_t>(shared_bytes);
   config.stream = stream;
   config.attrs = attributes;
-  config.numAttrs = cluster > 1 ? 2 : 1;
+  config.numAttrs = cluster > 0 ? 2 : 1;
   check(cudaLaunchKernelEx(&config, kernel, arguments...), name);
 }
 
@@ -55,7 +59,7 @@ void launch_clusters_early(const char* name, void (*kernel)(Parameters...), dim3
 template <class... Parameters>
 void launch_early(const char* name, void (*kernel)(Parameters...), dim3 grid, int threads, int shared_bytes,
                   cudaStream_t stream, const std::type_identity_t<Parameters>&... arguments) {
-  launch_clusters_early(name, kernel, grid, 1, threads, shared_bytes, stream, arguments...);
+  launch_clusters_early(name, kernel, grid, 0, threads, shared_bytes, stream, arguments...);
 }
 
 }  // namespace seer::cuda
