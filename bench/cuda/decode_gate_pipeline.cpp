@@ -66,9 +66,6 @@ DecodeGatePipeline::DecodeGatePipeline(const DecodeGateShape& s, std::int64_t ke
              .token_budget = kept * kBlockSize,
              .mask = mask_.data(),
              .mask_words = mask_words_};
-  workspace_ = DeviceArray<std::byte>(static_cast<std::int64_t>(decode_gate_workspace(params_)));
-  workspace_.fill_bytes(0);
-  params_.workspace = workspace_.data();
 }
 
 void DecodeGatePipeline::run(int layer, Stream stream) {

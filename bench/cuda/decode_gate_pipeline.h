@@ -39,7 +39,6 @@ class DecodeGatePipeline {
   DeviceArray<std::int32_t> positions_;
   DeviceArray<DecodeGateSequence> sequences_;
   DeviceArray<std::uint64_t> mask_, selected_;
-  DeviceArray<std::byte> workspace_;
   DecodeGateTokenParams params_;
 };
 

@@ -1,17 +1,12 @@
 #include "cuda/decode_gate.h"
 
-#include <algorithm>
-
 #include "core/check.h"
 #include "cuda/decode_gate_launch.h"
 #include "cuda/gate_checks.h"
-#include "cuda/workspace.h"
 #include "ops/gate.h"
 
 namespace seer::cuda {
 namespace {
-
-constexpr int kMostParts = 16;
 
 void check_gate(const DecodeGateLayerParams& gate) {
   SEER_CHECK(gate.dtype == DType::kBF16 || gate.dtype == DType::kF16,
@@ -19,28 +14,14 @@ void check_gate(const DecodeGateLayerParams& gate) {
   SEER_CHECK(gate.head_dim == 64 || gate.head_dim == 128, "decode_gate: head_dim 64 or 128, got {}",
              gate.head_dim);
   SEER_CHECK(gate.num_kv_heads > 0 && gate.num_kv_heads < 65536 && gate.num_heads > 0 &&
-                 gate.num_heads % gate.num_kv_heads == 0,
-             "decode_gate: num_heads must be a multiple of num_kv_heads, got {} and {}", gate.num_heads,
+                 gate.num_heads % gate.num_kv_heads == 0 && gate.num_heads / gate.num_kv_heads <= 16,
+             "decode_gate: num_heads must be 1 to 16 times num_kv_heads, got {} and {}", gate.num_heads,
              gate.num_kv_heads);
   check_hidden_size("decode_gate", gate.dim);
   SEER_CHECK(gate.k_pools > 0 && gate.k_pools <= (kPoolMax | kPoolMin | kPoolAvg),
              "decode_gate: k_pools must be a set of max, min and avg, got {}", gate.k_pools);
   check_pointer("decode_gate", "k_weight", gate.k_weight);
   SEER_CHECK(gate.cos != nullptr && gate.sin != nullptr, "decode_gate: cos and sin must be given");
-}
-
-std::int64_t lists(const DecodeGateTokenParams& p) {
-  return static_cast<std::int64_t>(p.batch) * p.gate.num_kv_heads;
-}
-
-std::int64_t query_bytes(const DecodeGateTokenParams& p) {
-  return 4 * lists(p) * query_slices(p.gate) * p.gate.dim;
-}
-
-/// CTAs for each list of scores: up to two a multiprocessor.
-int score_parts(std::int64_t lists) {
-  return static_cast<int>(
-      std::clamp<std::int64_t>(2 * multiprocessors("decode_gate") / lists, 1, kMostParts));
 }
 
 }  // namespace
@@ -56,11 +37,6 @@ void decode_gate_keys(const DecodeGateKeysParams& p, Stream stream) {
   if (p.num_blocks > 0) launch_decode_gate_keys(p, static_cast<CUstream_st*>(stream));
 }
 
-std::size_t decode_gate_workspace(const DecodeGateTokenParams& p) {
-  return static_cast<std::size_t>(padded(4 * lists(p)) + padded(query_bytes(p)) +
-                                  256 * lists(p) * p.mask_words);
-}
-
 void decode_gate(const DecodeGateTokenParams& p, Stream stream) {
   check_gate(p.gate);
   SEER_CHECK(p.batch >= 0 && p.batch < 65536, "decode_gate: batch must be 0 to 65535, got {}", p.batch);
@@ -68,23 +44,17 @@ void decode_gate(const DecodeGateTokenParams& p, Stream stream) {
   SEER_CHECK(p.layer >= 0, "decode_gate: layer must not be negative, got {}", p.layer);
   SEER_CHECK(p.sequences != nullptr && p.positions != nullptr && p.qkv != nullptr,
              "decode_gate: sequences, positions and qkv must be given");
-  DecodeGateScratch scratch{};
-  if (p.mask != nullptr) {
-    check_pointer("decode_gate", "q_weight", p.gate.q_weight);
-    check_pointer("decode_gate", "workspace", p.workspace);
-    SEER_CHECK(p.mask_words > 0 && p.mask_words * 64 <= kMaxSelectBlocks,
-               "decode_gate: mask_words must be 1 to {}, got {}", kMaxSelectBlocks / 64, p.mask_words);
-    SEER_CHECK(p.token_budget == 0 || p.token_budget >= 64,
-               "decode_gate: token_budget must be 0 or at least 64, got {}", p.token_budget);
-    std::byte* place = static_cast<std::byte*>(p.workspace);
-    scratch.finished = reinterpret_cast<std::int32_t*>(place);
-    place += padded(4 * lists(p));
-    scratch.query = reinterpret_cast<float*>(place);
-    scratch.scores = reinterpret_cast<float*>(place + padded(query_bytes(p)));
+  const auto on = static_cast<CUstream_st*>(stream);
+  if (p.mask == nullptr) {
+    launch_decode_gate_take_keys(p, on);
+    return;
   }
-  launch_decode_gate_token(p, scratch, static_cast<CUstream_st*>(stream));
-  if (p.mask != nullptr)
-    launch_decode_gate_select(p, scratch, score_parts(lists(p)), static_cast<CUstream_st*>(stream));
+  check_pointer("decode_gate", "q_weight", p.gate.q_weight);
+  SEER_CHECK(p.mask_words > 0 && p.mask_words * 64 <= kMaxSelectBlocks,
+             "decode_gate: mask_words must be 1 to {}, got {}", kMaxSelectBlocks / 64, p.mask_words);
+  SEER_CHECK(p.token_budget == 0 || p.token_budget >= 64,
+             "decode_gate: token_budget must be 0 or at least 64, got {}", p.token_budget);
+  launch_decode_gate_token(p, on);
 }
 
 }  // namespace seer::cuda

@@ -5,7 +5,6 @@
 // Source: SeerAttention-R, arXiv 2506.08889, section 3. Schedule and numbers: docs/kernels/hopper_decode.md.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 
 #include "core/dtype.h"
@@ -26,7 +25,7 @@ struct DecodeGateSequence {
 /// One layer's gate, and of the model what its inputs need.
 struct DecodeGateLayerParams {
   DType dtype = DType::kBF16;  // of qkv and the open block: kBF16 or kF16
-  int num_heads = 0;           // a multiple of num_kv_heads
+  int num_heads = 0;           // 1 to 16 times num_kv_heads
   int num_kv_heads = 0;
   int head_dim = 0;  // 64 or 128
   /// The model's norms of each head [head_dim], which the gate's inputs have passed; nullptr: none.
@@ -80,15 +79,11 @@ struct DecodeGateTokenParams {
   /// nullptr: the token's key is taken in, and no block is chosen.
   std::uint64_t* mask = nullptr;
   std::int64_t mask_words = 0;  // up to kMaxSelectBlocks / 64, and enough for every position
-  /// decode_gate_workspace() bytes, zeroed once; every call leaves it ready for the next one.
-  void* workspace = nullptr;
 };
 
-/// Bytes of workspace for these parameters (gate's shape, batch and mask_words count).
-std::size_t decode_gate_workspace(const DecodeGateTokenParams& params);
-
 /// Takes the tokens' keys in, compresses the blocks that they fill, and chooses each token's blocks. Does not
-/// depend on the lengths that the host knows: a captured call stays right from step to step.
+/// depend on the lengths that the host knows: a captured call stays right from step to step. A sequence's
+/// mask has the same bits in every batch.
 void decode_gate(const DecodeGateTokenParams& params, Stream stream);
 
 }  // namespace seer::cuda

@@ -73,8 +73,6 @@ void decode_gate_keys(const DecodeGateKeysParams&, Stream) {
   fail("decode_gate_keys: this program was built without CUDA");
 }
 
-std::size_t decode_gate_workspace(const DecodeGateTokenParams&) { return 0; }
-
 void decode_gate(const DecodeGateTokenParams&, Stream) {
   fail("decode_gate: this program was built without CUDA");
 }

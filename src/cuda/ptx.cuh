@@ -53,6 +53,32 @@ __device__ __forceinline__ void mbarrier_wait(std::uint32_t barrier, std::uint32
   }
 }
 
+// ---- clusters ----
+
+/// What `address` of this CTA is in CTA `rank` of its cluster.
+__device__ __forceinline__ std::uint32_t address_in_cta(std::uint32_t address, int rank) {
+  std::uint32_t mapped;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(mapped) : "r"(address), "r"(rank));
+  return mapped;
+}
+
+/// Stores to a CTA of the cluster, and completes 4 bytes on a barrier there; both by address_in_cta().
+__device__ __forceinline__ void store_async(std::uint32_t address, float value, std::uint32_t barrier) {
+  asm volatile(
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.b32 [%0], %1, [%2];" ::"r"(address),
+      "r"(__float_as_uint(value)), "r"(barrier)
+      : "memory");
+}
+
+/// Orders nothing but what fence_mbarrier_init() has released.
+__device__ __forceinline__ void cluster_arrive_relaxed() {
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+}
+
+__device__ __forceinline__ void cluster_wait() {
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+
 // ---- kernels that overlap ----
 
 /// Lets the stream's next kernel start if it was launched by launch_early(); it starts once every CTA has

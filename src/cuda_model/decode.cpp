@@ -93,10 +93,6 @@ void CudaTransformer::launch_decode(int batch) {
   // Another batch size may have left other things where the counters are now.
   const std::size_t workspace = cuda::attention_decode_workspace(attention_params(config_, dtype(), batch));
   cuda::check(cudaMemsetAsync(d.workspace.data(), 0, workspace, stream), "decode");
-  if (d.gate != nullptr)
-    cuda::check(cudaMemsetAsync(d.gate_workspace.data(), 0,
-                                cuda::decode_gate_workspace(decode_gate_params(batch)), stream),
-                "decode");
   cuda::embedding(weights_.embedding.data(), dtype(), tokens, batch, hidden, d.x.data(), stream);
   for (int index = 0; index < config_.num_layers; ++index) {
     const DeviceLayer& layer = weights_.layers[static_cast<std::size_t>(index)];

@@ -116,8 +116,7 @@ cuda::DecodeGateTokenParams CudaTransformer::decode_gate_params(int batch) {
           .token_budget = by_budget ? d.sparsity.token_budget : 0,
           .threshold = d.sparsity.threshold,
           .mask = d.mask.data(),
-          .mask_words = (blocks_for(max_context_) + 63) / 64,
-          .workspace = d.gate_workspace.data()};
+          .mask_words = (blocks_for(max_context_) + 63) / 64};
 }
 
 /// Memory of the gate for all batches that there is room for.
@@ -128,7 +127,6 @@ void CudaTransformer::reserve_decode_gate() {
   d.gate_sequences.reserve_discard(d.capacity);
   d.host_gate_sequences.reserve_discard(d.capacity);
   d.mask.reserve_discard(d.capacity * config_.num_kv_heads * params.mask_words);
-  d.gate_workspace.reserve_discard(static_cast<std::int64_t>(cuda::decode_gate_workspace(params)));
 }
 
 void CudaTransformer::upload_decode_gate(std::span<Sequence* const> sequences) {

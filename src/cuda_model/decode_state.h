@@ -60,7 +60,6 @@ struct CudaTransformer::DecodeState {
   cuda::DeviceArray<cuda::DecodeGateSequence> gate_sequences;
   PinnedArray<cuda::DecodeGateSequence> host_gate_sequences;
   cuda::DeviceArray<std::uint64_t> mask;
-  cuda::DeviceArray<std::byte> gate_workspace;
   std::map<int, DeviceRope> gate_ropes;  // by the gate's size, of every position of the context
 
   /// By number of sequences; nullptr: has run once without a graph, so that every kernel is loaded.

@@ -119,8 +119,6 @@ struct Problem {
     positions.upload(last);
     sequences.upload(states);
     mask.fill_bytes(0xff);
-    workspace = DeviceArray<std::byte>(static_cast<std::int64_t>(decode_gate_workspace(params())));
-    workspace.fill_bytes(0);
   }
 
   std::int64_t token_size() const { return std::int64_t{c.num_heads + 2 * c.num_kv_heads} * c.head_dim + 8; }
@@ -160,8 +158,7 @@ struct Problem {
             .positions = positions.data(),
             .rotate_at_last = c.rotate_at_last,
             .mask = mask.data(),
-            .mask_words = words,
-            .workspace = workspace.data()};
+            .mask_words = words};
   }
 
   /// For the reference, whose inputs have passed the model's norm.
@@ -218,7 +215,6 @@ struct Problem {
   DeviceArray<std::int32_t> positions;
   DeviceArray<std::uint64_t> mask;
   DeviceArray<DecodeGateSequence> sequences;
-  DeviceArray<std::byte> workspace;
 };
 
 class DecodeGateCase : public ::testing::TestWithParam<Case> {
@@ -385,6 +381,24 @@ TEST_F(DecodeGate, EqualScoresKeepTheLaterBlocks) {
     EXPECT_EQ(bits[static_cast<std::size_t>(j / 64)] >> (j % 64) & 1, j >= 401 && j <= 700 ? 1u : 0u) << j;
 }
 
+TEST_F(DecodeGate, ASequencesBlocksDoNotDependOnItsBatch) {
+  Case c{.name = "", .lengths = {}};
+  for (std::int32_t i = 0; i < 140; ++i) c.lengths.push_back(64 * 40 + 37 * i % 640);
+  Problem problem(c);
+  DecodeGateTokenParams p = problem.params();
+  p.token_budget = 64 * 11;
+  decode_gate(p, nullptr);
+  const std::vector<std::uint64_t> all = problem.mask.download();
+  for (const int batch : {1, 3, 12, 24, 50, 100}) {  // a list of blocks is shared by 8 CTAs down to 1
+    problem.mask.fill_bytes(0xff);
+    p.batch = batch;
+    decode_gate(p, nullptr);
+    std::vector<std::uint64_t> some = problem.mask.download();
+    some.resize(static_cast<std::size_t>(batch * c.num_kv_heads * problem.words));
+    EXPECT_TRUE(std::equal(some.begin(), some.end(), all.begin())) << "batch " << batch;
+  }
+}
+
 TEST_F(DecodeGate, APromptsKeysHaveTheBitsOfDecodedOnes) {
   for (const bool norms : {false, true}) {
     constexpr std::int64_t kBlocks = 3;
@@ -467,7 +481,7 @@ TEST_F(DecodeGate, RefusesWhatItDoesNotSupport) {
   refused([](auto& p) { p.gate.cos = nullptr; });
   refused([](auto& p) { p.token_budget = 63; });
   refused([](auto& p) { p.mask_words = 65; });
-  refused([](auto& p) { p.workspace = nullptr; });
+  refused([](auto& p) { p.gate.num_heads = 17 * p.gate.num_kv_heads; });
   DecodeGateKeysParams keys{.gate = problem.gate(),
                             .k = problem.device_qkv.data(),
                             .num_blocks = 9,
