@@ -314,9 +314,9 @@ void launch_decode_gate_token(const DecodeGateTokenParams& p, CUstream_st* strea
     using T = decltype(type);
     constexpr int kHeadDim = decltype(dim)::value;
     const auto kernel = p.gate.dim <= 128 ? token_kernel<T, kHeadDim, 4> : token_kernel<T, kHeadDim, 8>;
-    // As many CTAs a list as all lists find room for at the same time.
+    // As many CTAs a list as all lists find room for at the same time; asynchronous stores want two at least.
     unsigned ctas = kSlices;
-    while (ctas > 1 && resident_clusters("decode_gate", kernel, ctas, kThreads) < lists) ctas /= 2;
+    while (ctas > 2 && resident_clusters("decode_gate", kernel, ctas, kThreads) < lists) ctas /= 2;
     arguments.slices = kSlices / static_cast<int>(ctas);
     const dim3 grid(ctas, p.gate.num_kv_heads, p.batch);
     launch_clusters_early("decode_gate", kernel, grid, ctas, kThreads, 0, stream, p, arguments);

@@ -43,6 +43,7 @@ struct Shared {
     RowScratch rows[kGroups * 4][kWarpRows];
   };
   KeyRing<kDim, kStages> keys;
+  int more[3];
 };
 
 /// The rules, on the number of better blocks (kCounts) or on their mass in units of 2^-31.
@@ -409,15 +410,24 @@ enum class Pass { kRange, kHistogram, kSelect };
 
 /// All threads of the CTA, whose rows go together, for the keys pass once for all: the range, histograms as
 /// long as `run` finds more open in a row than the last pass takes, the last pass, and again if it found
-/// more.
-template <class Run>
-__device__ __forceinline__ void for_passes(const Run& run) {
+/// more. Two roles run this, so they meet at a named barrier and not at __syncthreads_or. `more` starts as
+/// zeros; a word is cleared two barriers after it was read.
+template <int kThreads, class Run>
+__device__ __forceinline__ void for_passes(volatile int (&more)[3], const Run& run) {
+  constexpr int kBarrier = 1;
   Pass pass = Pass::kRange;
+  int turn = 0;
 #pragma unroll 1
   for (;;) {
-    const bool more = __syncthreads_or(run(pass)) != 0;
-    if (pass == Pass::kSelect && !more) return;
-    pass = pass == Pass::kHistogram && !more ? Pass::kSelect : Pass::kHistogram;
+    if (run(pass)) more[turn] = 1;
+    const int next = turn == 2 ? 0 : turn + 1;
+    if (threadIdx.x == 0) more[next] = 0;
+    __syncwarp();
+    ptx::named_barrier_sync(kBarrier, kThreads);
+    const bool again = more[turn] != 0;
+    if (pass == Pass::kSelect && !again) return;
+    pass = pass == Pass::kHistogram && !again ? Pass::kSelect : Pass::kHistogram;
+    turn = next;
   }
 }
 
@@ -432,7 +442,10 @@ __global__ void __launch_bounds__(Shared<kDim, kGroups>::kThreads, kGroups == 1 
   const int warp = __shfl_sync(kAllLanes, static_cast<int>(threadIdx.x) / 32, 0);
   const int lane = threadIdx.x % 32;
   const CtaRows<kGroups> cta(p);
-  if (threadIdx.x == 0) init_barriers(shared.keys, 4 * kGroups);
+  if (threadIdx.x == 0) {
+    init_barriers(shared.keys, 4 * kGroups);
+    shared.more[0] = shared.more[1] = shared.more[2] = 0;
+  }
   __syncthreads();
   ptx::wait_for_previous_kernel();
 
@@ -441,7 +454,7 @@ __global__ void __launch_bounds__(Shared<kDim, kGroups>::kThreads, kGroups == 1 
     const bool fetches = threadIdx.x == 128 * kGroups;
     KeyFetcher<kDim, kStages> fetcher{maps, shared.keys, cta.head / (p.heads / p.k_heads), cta.key_tiles};
     if (fetches) fetcher.fetch_queries(shared.q, cta);
-    for_passes([&](Pass) {
+    for_passes<Memory::kThreads>(shared.more, [&](Pass) {
       if (fetches) fetcher.fetch_keys();
       __syncwarp();
       return false;
@@ -455,7 +468,7 @@ __global__ void __launch_bounds__(Shared<kDim, kGroups>::kThreads, kGroups == 1 
     return !tile.is_own(row) || row >= dense_from || (kCounts && rule.k > static_cast<std::uint32_t>(row));
   };
   Selection<kDim, kStages, kCounts> selection{tile, shared.rows[warp], rule, p, cta.head};
-  for_passes([&](Pass pass) {
+  for_passes<Memory::kThreads>(shared.more, [&](Pass pass) {
     if (pass == Pass::kHistogram) return selection.count_bins();
     if (pass == Pass::kSelect) return selection.select();
     selection.find_range(is_full);

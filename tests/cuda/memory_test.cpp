@@ -96,7 +96,7 @@ TEST_F(CudaMemory, APromptThatDoesNotFitIsRefusedAndLeavesNothing) {
   EXPECT_LE(fits << 21, free);
   EXPECT_GE((fits + 2 * kBlockSize) << 21, free - kGiB);
   EXPECT_EQ(sequence.length(), 0);
-  EXPECT_EQ(device_memory().free_bytes, free);
+  EXPECT_GE(device_memory().free_bytes, free);  // others on this device may have given some back
 }
 
 TEST_F(CudaMemory, ABatchThatDoesNotFitIsRefused) {
