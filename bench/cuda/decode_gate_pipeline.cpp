@@ -18,7 +18,7 @@ constexpr unsigned kPools = kPoolMax | kPoolMin | kPoolAvg;
 DecodeGatePipeline::DecodeGatePipeline(const DecodeGateShape& s, std::int64_t kept)
     : shape_(s),
       blocks_(blocks_for(s.length)),
-      mask_words_((blocks_ + 63) / 64),
+      mask_words_(mask_words_for(blocks_)),
       qkv_(std::int64_t{s.batch} * (s.heads + 2 * s.kv_heads) * s.head_dim),
       q_weights_(std::int64_t{s.layers} * s.heads * s.head_dim * s.head_dim),
       k_weights_(std::int64_t{s.layers} * s.kv_heads * pool_count(kPools) * s.head_dim * s.head_dim),

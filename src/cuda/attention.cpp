@@ -9,6 +9,7 @@
 #include <cstddef>
 
 #include "core/check.h"
+#include "cuda/argument_checks.h"
 #include "cuda/check.h"
 #include "cuda/decode.h"
 #include "cuda/pooled_target.h"
@@ -85,10 +86,8 @@ void launch(const PrefillMaps& maps, const PrefillArguments& arguments, bool sha
 
 /// `target`: shared tiles make it too; nullptr: not wanted.
 void prefill(const PrefillAttentionParams& p, const PooledTargetOutput* target, Stream stream) {
-  SEER_CHECK(p.dtype == DType::kBF16 || p.dtype == DType::kF16,
-             "attention_prefill: dtype BF16 or F16, got {}", name_of(p.dtype));
-  SEER_CHECK(p.head_dim == 64 || p.head_dim == 128, "attention_prefill: head_dim 64 or 128, got {}",
-             p.head_dim);
+  check_dtype("attention_prefill", p.dtype);
+  check_head_dim("attention_prefill", p.head_dim);
   SEER_CHECK(p.num_kv_heads > 0 && p.num_heads > 0 && p.num_heads % p.num_kv_heads == 0,
              "attention_prefill: num_heads must be a multiple of num_kv_heads, got {} and {}", p.num_heads,
              p.num_kv_heads);
@@ -213,10 +212,8 @@ std::size_t attention_decode_workspace(const DecodeAttentionParams& p) {
 }
 
 void attention_decode(const DecodeAttentionParams& p, Stream stream) {
-  SEER_CHECK(p.dtype == DType::kBF16 || p.dtype == DType::kF16, "attention_decode: dtype BF16 or F16, got {}",
-             name_of(p.dtype));
-  SEER_CHECK(p.head_dim == 64 || p.head_dim == 128, "attention_decode: head_dim 64 or 128, got {}",
-             p.head_dim);
+  check_dtype("attention_decode", p.dtype);
+  check_head_dim("attention_decode", p.head_dim);
   SEER_CHECK(p.num_kv_heads > 0 && p.num_heads > 0 && p.num_heads % p.num_kv_heads == 0 &&
                  p.num_heads / p.num_kv_heads <= 16,
              "attention_decode: num_heads must be 1 to 16 times num_kv_heads, got {} and {}", p.num_heads,

@@ -64,7 +64,7 @@ __global__ void __launch_bounds__(DecodeConfig<kHeadDim>::kThreads, 2)
   const int kv_head = blockIdx.y;
   const int b = blockIdx.z;
   const int group = arg.num_heads / arg.num_kv_heads;
-  const float scale_log2 = arg.scale * 1.44269504088896340736f;
+  const float scale_log2 = arg.scale * ptx::kLog2E;
 
   if (threadIdx.x == 0) {
     for (int i = 0; i < Config::kStages; ++i) {

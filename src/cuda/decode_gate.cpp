@@ -1,18 +1,16 @@
 #include "cuda/decode_gate.h"
 
 #include "core/check.h"
+#include "cuda/argument_checks.h"
 #include "cuda/decode_gate_launch.h"
-#include "cuda/gate_checks.h"
 #include "ops/gate.h"
 
 namespace seer::cuda {
 namespace {
 
 void check_gate(const DecodeGateLayerParams& gate) {
-  SEER_CHECK(gate.dtype == DType::kBF16 || gate.dtype == DType::kF16,
-             "decode_gate: dtype BF16 or F16, got {}", name_of(gate.dtype));
-  SEER_CHECK(gate.head_dim == 64 || gate.head_dim == 128, "decode_gate: head_dim 64 or 128, got {}",
-             gate.head_dim);
+  check_dtype("decode_gate", gate.dtype);
+  check_head_dim("decode_gate", gate.head_dim);
   SEER_CHECK(gate.num_kv_heads > 0 && gate.num_kv_heads < 65536 && gate.num_heads > 0 &&
                  gate.num_heads % gate.num_kv_heads == 0 && gate.num_heads / gate.num_kv_heads <= 16,
              "decode_gate: num_heads must be 1 to 16 times num_kv_heads, got {} and {}", gate.num_heads,

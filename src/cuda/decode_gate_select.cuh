@@ -86,9 +86,11 @@ template <int kMine>
 __device__ __forceinline__ void softmax(float (&x)[kMine], int blocks, Meeting& meeting, int& turn) {
   float most = -INFINITY;
   for_blocks<kMine>(blocks, [&](int i, int) { most = fmaxf(most, x[i]); });
-  most = meet(meeting.values, turn, warp_max(most), [](float a, float b) { return fmaxf(a, b); }) * kLog2E;
+  most =
+      meet(meeting.values, turn, warp_max(most), [](float a, float b) { return fmaxf(a, b); }) * ptx::kLog2E;
   float sum = 0;
-  for_blocks<kMine>(blocks, [&](int i, int) { sum += x[i] = ptx::exp2_approx(fmaf(x[i], kLog2E, -most)); });
+  for_blocks<kMine>(blocks,
+                    [&](int i, int) { sum += x[i] = ptx::exp2_approx(fmaf(x[i], ptx::kLog2E, -most)); });
   const float share =
       1.0f / meet(meeting.values, turn, warp_sum(sum), [](float a, float b) { return a + b; });
   for_blocks<kMine>(blocks, [&](int i, int) { x[i] *= share; });

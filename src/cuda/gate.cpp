@@ -1,7 +1,7 @@
 #include "cuda/gate.h"
 
 #include "core/check.h"
-#include "cuda/gate_checks.h"
+#include "cuda/argument_checks.h"
 #include "cuda/gate_launch.h"
 #include "cuda/tensor_map.h"
 

@@ -39,7 +39,7 @@ struct Shared {
   static constexpr int kFetchRegisters = 40;
   static constexpr int kSelectRegisters = kGroups == 1 ? 208 : 152;
   union {
-    alignas(1024) std::uint8_t q[kGroups][kBlock * kDim * 2];  // until they are in registers
+    alignas(1024) std::uint8_t q[kGroups][KeyRing<kDim, kStages>::kTileBytes];  // until they are in registers
     RowScratch rows[kGroups * 4][kWarpRows];
   };
   KeyRing<kDim, kStages> keys;

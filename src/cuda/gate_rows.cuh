@@ -68,7 +68,7 @@ __device__ __forceinline__ void init_barriers(KeyRing<kDim, kStages>& keys, int 
 /// The lane that drives the copy engine.
 template <int kDim, int kStages>
 struct KeyFetcher {
-  static constexpr int kTileBytes = kBlock * kDim * 2;
+  static constexpr int kTileBytes = KeyRing<kDim, kStages>::kTileBytes;
   const GateSelectMaps& maps;
   KeyRing<kDim, kStages>& keys;
   const int k_head;
@@ -115,7 +115,7 @@ struct RowTile {
   template <int kGroups>
   __device__ __forceinline__
   RowTile(KeyRing<kDim, kStages>& keys,
-          const std::uint8_t (&queries)[kGroups][KeyFetcher<kDim, kStages>::kTileBytes],
+          const std::uint8_t (&queries)[kGroups][KeyRing<kDim, kStages>::kTileBytes],
           const CtaRows<kGroups>& cta, int cta_warp, int lane)
       : keys(keys),
         warp(cta_warp % 4),
@@ -308,7 +308,7 @@ struct RowStats {
 /// From products to powers of two.
 template <int kDim>
 __device__ __forceinline__ float product_scale() {
-  return kLog2e / sqrtf(static_cast<float>(kDim));
+  return ptx::kLog2E / sqrtf(static_cast<float>(kDim));
 }
 
 }  // namespace seer::cuda

@@ -12,7 +12,7 @@ constexpr int kStages = 4;
 
 template <int kDim, int kGroups>
 struct Shared {
-  alignas(1024) std::uint8_t q[kGroups][kBlock * kDim * 2];
+  alignas(1024) std::uint8_t q[kGroups][KeyRing<kDim, kStages>::kTileBytes];
   KeyRing<kDim, kStages> keys;
 };
 

@@ -576,8 +576,8 @@ __global__ void __launch_bounds__(PrefillConfig<kHeadDim, kTiles>::kThreads,
                                                            tile,
                                                            warp % 4,
                                                            lane,
-                                                           arg.scale * kLog2e,
-                                                           kRescaleThreshold / (arg.scale * kLog2e),
+                                                           arg.scale * ptx::kLog2E,
+                                                           kRescaleThreshold / (arg.scale * ptx::kLog2E),
                                                            TargetSender{arg, exchange, tile, warp % 4, lane}};
     computer.run();
   }

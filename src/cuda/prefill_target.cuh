@@ -82,7 +82,7 @@ struct TargetSender {
 /// The pooling warp of a tile.
 __device__ __forceinline__ void pool_target(const PrefillArguments& arg, TargetExchange& exchange, int tile,
                                             int lane) {
-  const float scale_log2 = arg.scale * kLog2e;
+  const float scale_log2 = arg.scale * ptx::kLog2E;
   for (Ring<2> ring;; ring.advance()) {
     ptx::mbarrier_wait(ptx::shared_address(&exchange.full[tile][ring.slot]), ring.parity);
     const PrefillItem item = exchange.item[tile][ring.slot];

@@ -162,6 +162,9 @@ __device__ __forceinline__ void mma(float (&d)[4], const std::uint32_t (&a)[4], 
   }
 }
 
+/// exp(x) is exp2(x * kLog2E).
+inline constexpr float kLog2E = 1.44269504088896340736f;
+
 __device__ __forceinline__ float exp2_approx(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));

@@ -1,6 +1,7 @@
 #include "cuda/rope_pool.h"
 
 #include "core/check.h"
+#include "cuda/argument_checks.h"
 #include "cuda/gate_launch.h"
 #include "ops/block_mask.h"
 #include "ops/gate.h"
@@ -11,22 +12,17 @@ namespace {
 /// What rope_pool and rope_store have in common.
 template <class Params>
 void check_params(const char* name, const Params& p) {
-  SEER_CHECK(p.dtype == DType::kBF16 || p.dtype == DType::kF16, "{}: dtype BF16 or F16, got {}", name,
-             name_of(p.dtype));
-  SEER_CHECK(p.head_dim == 64 || p.head_dim == 128, "{}: head_dim 64 or 128, got {}", name, p.head_dim);
+  check_dtype(name, p.dtype);
+  check_head_dim(name, p.head_dim);
   SEER_CHECK(p.num_kv_heads > 0 && p.num_heads > 0 && p.num_heads % p.num_kv_heads == 0,
              "{}: num_heads must be a multiple of num_kv_heads, got {} and {}", name, p.num_heads,
              p.num_kv_heads);
-  const auto check_pointer = [name](const char* what, const void* pointer) {
-    SEER_CHECK(pointer != nullptr && reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0,
-               "{}: {} must be a 16-byte aligned device pointer, got {}", name, what, pointer);
-  };
-  check_pointer("qkv", p.qkv);
-  check_pointer("q", p.q);
-  check_pointer("cache.k", p.cache.k);
-  check_pointer("cache.v", p.cache.v);
-  check_pointer("cos", p.cos);
-  check_pointer("sin", p.sin);
+  check_pointer(name, "qkv", p.qkv);
+  check_pointer(name, "q", p.q);
+  check_pointer(name, "cache.k", p.cache.k);
+  check_pointer(name, "cache.v", p.cache.v);
+  check_pointer(name, "cos", p.cos);
+  check_pointer(name, "sin", p.sin);
   SEER_CHECK(p.qkv_stride % 8 == 0 && p.q_stride % 8 == 0 && p.cache.token_stride % 8 == 0 &&
                  p.cache.head_stride % 8 == 0 && p.cache.page_stride % 8 == 0,
              "{}: strides must be multiples of 8 elements, got qkv {}, q {}, cache {}, {}, {}", name,

@@ -1,7 +1,7 @@
 #include "cuda/select.h"
 
 #include "core/check.h"
-#include "cuda/gate_checks.h"
+#include "cuda/argument_checks.h"
 #include "cuda/gate_launch.h"
 #include "ops/select_baseline.h"
 

@@ -48,15 +48,13 @@ __device__ __forceinline__ void for_chunks(int causal, const Body& body) {
   }
 }
 
-inline constexpr float kLog2E = 1.44269504088896340736f;
-
-/// What turns a row's scores into probabilities: exp2(score * kLog2E - most) * share.
+/// What turns a row's scores into probabilities: exp2(score * log2(e) - most) * share.
 struct Softmax {
   float most;
   float share;
 
   __device__ float operator()(float score) const {
-    return ptx::exp2_approx(fmaf(score, kLog2E, -most)) * share;
+    return ptx::exp2_approx(fmaf(score, ptx::kLog2E, -most)) * share;
   }
 };
 
@@ -65,10 +63,10 @@ template <int kChunks>
 __device__ __forceinline__ Softmax softmax_row(float (&x)[kChunks], int causal) {
   float most = -INFINITY;
   for_chunks<kChunks>(causal, [&](int c) { most = fmaxf(most, x[c]); });
-  most = warp_max(most) * kLog2E;
+  most = warp_max(most) * ptx::kLog2E;
   float sum = 0;
   for_chunks<kChunks>(causal, [&](int c) {
-    x[c] = ptx::exp2_approx(fmaf(x[c], kLog2E, -most));
+    x[c] = ptx::exp2_approx(fmaf(x[c], ptx::kLog2E, -most));
     sum += x[c];
   });
   const float share = 1.0f / warp_sum(sum);

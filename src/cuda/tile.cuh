@@ -12,7 +12,6 @@
 namespace seer::cuda {
 
 inline constexpr int kPanelBytes = kBlock * 128;  // 64 rows of 64 columns of two bytes
-inline constexpr float kLog2e = 1.44269504088896340736f;
 
 /// The fragments of a tile of kSteps * 16 columns that the copy engine brought, by one warp for its 16 rows.
 template <int kSteps>

@@ -4,6 +4,7 @@
 #include "cuda/elementwise.h"
 #include "cuda/sample.h"
 #include "cuda_model/decode_state.h"
+#include "ops/block_mask.h"
 
 namespace seer {
 namespace {
@@ -128,7 +129,7 @@ void CudaTransformer::launch_decode(int batch) {
     attention.scale = scale();
     attention.seqlens_k = tokens + 2 * batch;
     attention.mask = mask;
-    attention.mask_words = (pages + 63) / 64;
+    attention.mask_words = mask_words_for(pages);
     attention.workspace = d.workspace.data();
     cuda::attention_decode(attention, stream);
     product(d.attention.data(), batch, layer.o.data(), hidden, q_size, d.x.data(), layer.o_bias.data(),

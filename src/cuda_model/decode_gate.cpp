@@ -3,6 +3,7 @@
 #include "core/check.h"
 #include "cuda_model/decode_state.h"
 #include "cuda_model/device_decode_gate.h"
+#include "ops/block_mask.h"
 
 namespace seer {
 
@@ -116,7 +117,7 @@ cuda::DecodeGateTokenParams CudaTransformer::decode_gate_params(int batch) {
           .token_budget = by_budget ? d.sparsity.token_budget : 0,
           .threshold = d.sparsity.threshold,
           .mask = d.mask.data(),
-          .mask_words = (blocks_for(max_context_) + 63) / 64};
+          .mask_words = mask_words_for(blocks_for(max_context_))};
 }
 
 /// Memory of the gate for all batches that there is room for.

@@ -11,10 +11,6 @@ namespace {
 /// Room for 4096 decoded tokens before the keys move.
 constexpr std::int64_t kSpareBlocks = 64;
 
-DeviceHalves upload_matrix(const Buffer<float>& weight) {
-  return upload_rounded({weight.data(), static_cast<std::size_t>(weight.size())}, DType::kBF16);
-}
-
 DeviceFloats upload_floats(const Buffer<float>& weight) {
   if (weight.size() == 0) return {};
   return DeviceFloats({weight.data(), static_cast<std::size_t>(weight.size())});
@@ -37,8 +33,9 @@ std::shared_ptr<const DeviceDecodeGate> DeviceDecodeGate::of(const DecodeGate& g
     made->k_pools = gate.k_pools;
     made->start_layer = gate.start_layer;
     for (const DecodeGateLayer& layer : gate.layers)
-      made->layers.push_back({upload_matrix(layer.q_weight), upload_matrix(layer.k_weight),
-                              upload_floats(layer.q_norm), upload_floats(layer.k_norm)});
+      made->layers.push_back({upload_rounded(layer.q_weight, DType::kBF16),
+                              upload_rounded(layer.k_weight, DType::kBF16), upload_floats(layer.q_norm),
+                              upload_floats(layer.k_norm)});
     cuda::check(cudaDeviceSynchronize(), "decode gate");  // other streams read it
     gate.device_state = std::move(made);
   }

@@ -87,6 +87,10 @@ DeviceHalves upload_rounded(std::span<const float> values, DType dtype) {
   return values.empty() ? DeviceHalves() : Uploader(dtype).join({values});
 }
 
+DeviceHalves upload_rounded(const Buffer<float>& values, DType dtype) {
+  return upload_rounded({values.data(), static_cast<std::size_t>(values.size())}, dtype);
+}
+
 DeviceWeights upload_weights(const ModelWeights& weights, const ModelConfig& config, DType dtype) {
   check_room(config);
   Uploader upload(dtype);

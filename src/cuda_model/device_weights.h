@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "core/buffer.h"
 #include "cuda/device_array.h"
 #include "model/config.h"
 #include "model/weights.h"
@@ -39,6 +40,7 @@ struct DeviceWeights {
 
 /// Values rounded to `dtype`; empty for none.
 DeviceHalves upload_rounded(std::span<const float> values, DType dtype);
+DeviceHalves upload_rounded(const Buffer<float>& values, DType dtype);
 
 /// Throws Error naming the sizes when they do not fit into the device's free memory.
 DeviceWeights upload_weights(const ModelWeights& weights, const ModelConfig& config, DType dtype);

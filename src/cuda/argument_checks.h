@@ -1,9 +1,10 @@
-// Checks that the functions of the gates and of selection share. Internal to src/cuda.
+// Checks of arguments that the functions share. Internal to src/cuda.
 #pragma once
 
 #include <cstdint>
 
 #include "core/check.h"
+#include "core/dtype.h"
 #include "cuda/gate.h"
 #include "ops/select_params.h"
 
@@ -12,6 +13,15 @@ namespace seer::cuda {
 inline void check_pointer(const char* name, const char* what, const void* pointer) {
   SEER_CHECK(pointer != nullptr && reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0,
              "{}: {} must be a 16-byte aligned device pointer, got {}", name, what, pointer);
+}
+
+inline void check_dtype(const char* name, DType dtype) {
+  SEER_CHECK(dtype == DType::kBF16 || dtype == DType::kF16, "{}: dtype BF16 or F16, got {}", name,
+             name_of(dtype));
+}
+
+inline void check_head_dim(const char* name, int head_dim) {
+  SEER_CHECK(head_dim == 64 || head_dim == 128, "{}: head_dim 64 or 128, got {}", name, head_dim);
 }
 
 inline void check_hidden_size(const char* name, int dim) {
