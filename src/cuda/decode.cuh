@@ -58,6 +58,7 @@ __global__ void __launch_bounds__(DecodeConfig<kHeadDim>::kThreads, 2)
   static_assert(sizeof(Shared) <= Config::kSharedBytes);
   extern __shared__ __align__(1024) std::uint8_t memory[];
   Shared& shared = *reinterpret_cast<Shared*>(memory);
+  ptx::let_next_kernel_start();
   const int warp = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 32, 0);
   const int lane = threadIdx.x % 32;
   const int part = blockIdx.x;

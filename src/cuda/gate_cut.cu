@@ -32,6 +32,53 @@ union RowScratch {
   } open;
 };
 
+enum class Pass { kRange, kHistogram, kSelect };
+
+/// How a CTA's warps agree on the passes over its rows, which go together, for the keys pass once for all:
+/// the range, histograms as long as a row has more open than the last pass takes, the last pass, and again if
+/// it found more. Those who work vote, those who only fetch look on: all meet at a barrier in shared memory,
+/// for the two roles are at different instructions.
+struct Votes {
+  std::uint64_t cast;  // by every voting warp
+  int more[3];         // zeros; a word is cleared a turn after all have read it
+
+  /// One thread, before all begin.
+  __device__ __forceinline__ void init(int voting_warps) {
+    ptx::mbarrier_init(ptx::shared_address(&cast), static_cast<std::uint32_t>(voting_warps));
+    ptx::fence_mbarrier_init();
+    more[0] = more[1] = more[2] = 0;
+  }
+
+  /// run(pass): the pass; of those who vote, whether a row of theirs has more.
+  template <bool kVotes, class Run>
+  __device__ __forceinline__ void for_passes(const Run& run) {
+    const std::uint32_t barrier = ptx::shared_address(&cast);
+    Pass pass = Pass::kRange;
+    int turn = 0;
+    std::uint32_t parity = 0;
+#pragma unroll 1
+    for (;;) {
+      const bool has_more = run(pass);
+      const int next = turn == 2 ? 0 : turn + 1;
+      if constexpr (kVotes) {
+        const bool warp_has_more = __any_sync(kAllLanes, has_more);
+        if (threadIdx.x % 32 == 0) {
+          if (warp_has_more) more[turn] = 1;
+          if (threadIdx.x == 0) more[next] = 0;
+          ptx::mbarrier_arrive(barrier);
+        }
+      }
+      ptx::mbarrier_wait(barrier, parity);
+      if constexpr (kVotes) __syncwarp();
+      const bool again = more[turn] != 0;
+      if (pass == Pass::kSelect && !again) return;
+      pass = pass == Pass::kHistogram && !again ? Pass::kSelect : Pass::kHistogram;
+      turn = next;
+      parity ^= 1;
+    }
+  }
+};
+
 template <int kDim, int kGroups>
 struct Shared {
   static constexpr int kStages = kGroups == 1 ? 4 : 5;
@@ -43,7 +90,7 @@ struct Shared {
     RowScratch rows[kGroups * 4][kWarpRows];
   };
   KeyRing<kDim, kStages> keys;
-  int more[3];
+  Votes votes;
 };
 
 /// The rules, on the number of better blocks (kCounts) or on their mass in units of 2^-31.
@@ -406,31 +453,6 @@ struct Selection {
   }
 };
 
-enum class Pass { kRange, kHistogram, kSelect };
-
-/// All threads of the CTA, whose rows go together, for the keys pass once for all: the range, histograms as
-/// long as `run` finds more open in a row than the last pass takes, the last pass, and again if it found
-/// more. Two roles run this, so they meet at a named barrier and not at __syncthreads_or. `more` starts as
-/// zeros; a word is cleared two barriers after it was read.
-template <int kThreads, class Run>
-__device__ __forceinline__ void for_passes(volatile int (&more)[3], const Run& run) {
-  constexpr int kBarrier = 1;
-  Pass pass = Pass::kRange;
-  int turn = 0;
-#pragma unroll 1
-  for (;;) {
-    if (run(pass)) more[turn] = 1;
-    const int next = turn == 2 ? 0 : turn + 1;
-    if (threadIdx.x == 0) more[next] = 0;
-    __syncwarp();
-    ptx::named_barrier_sync(kBarrier, kThreads);
-    const bool again = more[turn] != 0;
-    if (pass == Pass::kSelect && !again) return;
-    pass = pass == Pass::kHistogram && !again ? Pass::kSelect : Pass::kHistogram;
-    turn = next;
-  }
-}
-
 template <int kDim, int kGroups, bool kCounts>
 __global__ void __launch_bounds__(Shared<kDim, kGroups>::kThreads, kGroups == 1 ? 2 : 1)
     gate_cut_kernel(const __grid_constant__ GateSelectMaps maps, GateSelectParams p, Rule<kCounts> rule,
@@ -444,19 +466,18 @@ __global__ void __launch_bounds__(Shared<kDim, kGroups>::kThreads, kGroups == 1 
   const CtaRows<kGroups> cta(p);
   if (threadIdx.x == 0) {
     init_barriers(shared.keys, 4 * kGroups);
-    shared.more[0] = shared.more[1] = shared.more[2] = 0;
+    shared.votes.init(4 * kGroups);
   }
   __syncthreads();
   ptx::wait_for_previous_kernel();
 
   if (warp >= 4 * kGroups) {
     ptx::give_registers<Memory::kFetchRegisters>();
-    const bool fetches = threadIdx.x == 128 * kGroups;
+    if (threadIdx.x != 128 * kGroups) return;
     KeyFetcher<kDim, kStages> fetcher{maps, shared.keys, cta.head / (p.heads / p.k_heads), cta.key_tiles};
-    if (fetches) fetcher.fetch_queries(shared.q, cta);
-    for_passes<Memory::kThreads>(shared.more, [&](Pass) {
-      if (fetches) fetcher.fetch_keys();
-      __syncwarp();
+    fetcher.fetch_queries(shared.q, cta);
+    shared.votes.template for_passes<false>([&](Pass) {
+      fetcher.fetch_keys();
       return false;
     });
     return;
@@ -468,7 +489,7 @@ __global__ void __launch_bounds__(Shared<kDim, kGroups>::kThreads, kGroups == 1 
     return !tile.is_own(row) || row >= dense_from || (kCounts && rule.k > static_cast<std::uint32_t>(row));
   };
   Selection<kDim, kStages, kCounts> selection{tile, shared.rows[warp], rule, p, cta.head};
-  for_passes<Memory::kThreads>(shared.more, [&](Pass pass) {
+  shared.votes.template for_passes<true>([&](Pass pass) {
     if (pass == Pass::kHistogram) return selection.count_bins();
     if (pass == Pass::kSelect) return selection.select();
     selection.find_range(is_full);
