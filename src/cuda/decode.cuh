@@ -305,6 +305,20 @@ __global__ void __launch_bounds__(DecodeConfig<kHeadDim>::kThreads, 2)
   }
   ptx::named_barrier_sync(1, kComputing);
   if (shared.last == 0) return;
+  // The first parts of a thread's outputs are on their way while the weights are found.
+  constexpr int kAhead = 16;
+  const int outputs = group * kHeadDim;
+  float4 ahead[kAhead];
+  const auto load_parts = [&](int output, int first) {
+    const float* parts = arg.partial_out + first_head * kHeadDim + output;
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      if (first + i < arg.splits)
+        ahead[i] = __ldcg(reinterpret_cast<const float4*>(parts + (first + i) * part_heads * kHeadDim));
+    }
+  };
+  int output = static_cast<int>(threadIdx.x) * 4;
+  if (output < outputs) load_parts(output, 0);
   // Weights of the parts, a warp a row.
   for (int row = warp; row < group; row += Config::kWarps) {
     float lse[kMaxSplits / 32];
@@ -332,22 +346,25 @@ __global__ void __launch_bounds__(DecodeConfig<kHeadDim>::kThreads, 2)
     }
   }
   ptx::named_barrier_sync(1, kComputing);
-  for (int i = threadIdx.x * 4; i < group * kHeadDim; i += kComputing * 4) {
-    const int row = i / kHeadDim;
-    const int column = i % kHeadDim;
-    const float* parts = arg.partial_out + (first_head + row) * kHeadDim + column;
+  for (; output < outputs; output += kComputing * 4) {
+    const int row = output / kHeadDim;
     float4 value = {};
-#pragma unroll 8
-    for (int s = 0; s < arg.splits; ++s) {
-      const float4 x = __ldcg(reinterpret_cast<const float4*>(parts + s * part_heads * kHeadDim));
-      const float weight = shared.weight[row][s];
-      value.x += weight * x.x;
-      value.y += weight * x.y;
-      value.z += weight * x.z;
-      value.w += weight * x.w;
+#pragma unroll 1
+    for (int first = 0; first < arg.splits; first += kAhead) {
+      if (first > 0 || output >= kComputing * 4) load_parts(output, first);
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        if (first + i < arg.splits) {
+          const float weight = shared.weight[row][first + i];
+          value.x += weight * ahead[i].x;
+          value.y += weight * ahead[i].y;
+          value.z += weight * ahead[i].z;
+          value.w += weight * ahead[i].w;
+        }
+      }
     }
     *reinterpret_cast<uint2*>(static_cast<T*>(arg.out) + b * arg.out_batch_stride +
-                              (kv_head * group + row) * arg.out_head_stride + column) =
+                              (kv_head * group + row) * arg.out_head_stride + output % kHeadDim) =
         make_uint2(ptx::pack<T>(value.x, value.y), ptx::pack<T>(value.z, value.w));
   }
 }

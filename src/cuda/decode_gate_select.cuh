@@ -1,5 +1,6 @@
 // The blocks of one list that its scores select, by a CTA: block kThreads * i + t in register i of thread t,
-// so that a warp's ballot is a word of the mask. The cut of a budget is found by bisection.
+// so that a warp's ballot is a word of the mask. The cut of a budget is found by quartering: three counts a
+// step and one barrier.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -31,6 +32,7 @@ struct Meeting {
   float2 pairs[2][kWarps];
   float values[2][kWarps];
   int counts[2][kWarps];
+  uint2 packed[2][kWarps];
 };
 
 template <class T, class Join>
@@ -46,6 +48,22 @@ __device__ __forceinline__ T meet(T (&slots)[2][kWarps], int& turn, T of_warp, c
 
 __device__ __forceinline__ int add_counts(Meeting& meeting, int& turn, int of_warp) {
   return meet(meeting.counts, turn, of_warp, [](int a, int b) { return a + b; });
+}
+
+/// Three counts of a warp, at most 512 each, in one word.
+__device__ __forceinline__ unsigned packed_counts(bool first, bool second, bool third) {
+  return (first ? 1u : 0u) + (second ? 1u << 10 : 0u) + (third ? 1u << 20 : 0u);
+}
+
+/// The sums of the warps' packed counts; the third below 4096.
+__device__ __forceinline__ int3 add_packed_counts(Meeting& meeting, int& turn, unsigned of_warp) {
+  constexpr unsigned kOuter = 0x3ff003ff;
+  // The first and the third count have room for their sums, the second one without them.
+  const uint2 sums = meet(meeting.packed, turn, uint2{of_warp & kOuter, of_warp & ~kOuter},
+                          [](const uint2& a, const uint2& b) {
+                            return uint2{a.x + b.x, a.y + b.y};
+                          });
+  return {static_cast<int>(sums.x & 0xfffff), static_cast<int>(sums.y >> 10), static_cast<int>(sums.x >> 20)};
 }
 
 /// The best k of more than k scores, -infinity after the last one: those above `value`, and the last `ties`
@@ -66,12 +84,25 @@ __device__ __forceinline__ Cut top_k_cut(const float (&x)[kMine], int blocks, in
   int above_high = 0;
 #pragma unroll 1
   while (true) {  // fewer than k are above `high`, more than k above `low`
-    const float at = middle(low, high);
-    if (!(at > low && at < high)) return {high, k - above_high, 0};
-    int mine = 0;
-    for_blocks<kMine>(blocks, [&](int i, int) { mine += x[i] > at; });
-    const int count = add_counts(meeting, turn, __reduce_add_sync(kAllLanes, mine));
+    const float half = middle(low, high);
+    if (!(half > low && half < high)) return {high, k - above_high, 0};
+    const float first = middle(low, half), third = middle(half, high);
+    static_assert(kMine * 32 <= 512);
+    unsigned mine = 0;
+    for_blocks<kMine>(blocks,
+                      [&](int i, int) { mine += packed_counts(x[i] > first, x[i] > half, x[i] > third); });
+    const int3 above = add_packed_counts(meeting, turn, __reduce_add_sync(kAllLanes, mine));
+    if (above.y == k) return {half, 0, 0};
+    const bool lower = above.y < k;
+    const float at = lower ? first : third;
+    const int count = lower ? above.x : above.z;
     if (count == k) return {at, 0, 0};
+    if (lower) {
+      high = half;
+      above_high = above.y;
+    } else {
+      low = half;
+    }
     if (count < k) {
       high = at;
       above_high = count;
