@@ -31,8 +31,7 @@ __device__ __forceinline__ void for_blocks(int blocks, const Body& body) {
 struct Meeting {
   float2 pairs[2][kWarps];
   float values[2][kWarps];
-  int counts[2][kWarps];
-  uint2 packed[2][kWarps];
+  uint2 counts[2][kWarps];
 };
 
 template <class T, class Join>
@@ -46,10 +45,6 @@ __device__ __forceinline__ T meet(T (&slots)[2][kWarps], int& turn, T of_warp, c
   return all;
 }
 
-__device__ __forceinline__ int add_counts(Meeting& meeting, int& turn, int of_warp) {
-  return meet(meeting.counts, turn, of_warp, [](int a, int b) { return a + b; });
-}
-
 /// Three counts of a warp, at most 512 each, in one word.
 __device__ __forceinline__ unsigned packed_counts(bool first, bool second, bool third) {
   return (first ? 1u : 0u) + (second ? 1u << 10 : 0u) + (third ? 1u << 20 : 0u);
@@ -59,7 +54,7 @@ __device__ __forceinline__ unsigned packed_counts(bool first, bool second, bool 
 __device__ __forceinline__ int3 add_packed_counts(Meeting& meeting, int& turn, unsigned of_warp) {
   constexpr unsigned kOuter = 0x3ff003ff;
   // The first and the third count have room for their sums, the second one without them.
-  const uint2 sums = meet(meeting.packed, turn, uint2{of_warp & kOuter, of_warp & ~kOuter},
+  const uint2 sums = meet(meeting.counts, turn, uint2{of_warp & kOuter, of_warp & ~kOuter},
                           [](const uint2& a, const uint2& b) {
                             return uint2{a.x + b.x, a.y + b.y};
                           });
@@ -142,7 +137,7 @@ __device__ __forceinline__ void keep_last(std::uint32_t* equal, int words, int t
 }
 
 /// Writes the mask of a list by its blocks' scores, -infinity after the last one; all threads of a CTA.
-/// Returns the number of blocks kept.
+/// Returns the number of blocks that the warp kept.
 template <int kMine>
 __device__ __forceinline__ int select_by_scores(float (&x)[kMine], int blocks, const BlockRule& rule,
                                                 std::uint32_t* mask, int words, SelectShared<kMine>& shared) {
@@ -175,7 +170,7 @@ __device__ __forceinline__ int select_by_scores(float (&x)[kMine], int blocks, c
     if (lane == 0) mask[word] = bits;
   });
   for (int word = used_words + static_cast<int>(threadIdx.x); word < words; word += kThreads) mask[word] = 0;
-  return add_counts(shared.meeting, turn, count);
+  return count;
 }
 
 }  // namespace seer::cuda::decode_gate_cta

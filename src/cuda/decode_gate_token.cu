@@ -289,7 +289,7 @@ __global__ void __launch_bounds__(kThreads, 8 / kPieces)
     x[i] = block < full ? shared.scores[block] : block < blocks ? 0.0f : -INFINITY;
   });
   const int kept = select_by_scores<kMine>(x, blocks, arg.rule, mask, words, shared.select);
-  if (threadIdx.x == 0)
+  if (lane == 0)
     atomicAdd(reinterpret_cast<unsigned long long*>(sequence.selected_blocks),
               static_cast<unsigned long long>(kept));
 }
